@@ -1,0 +1,82 @@
+"""Settings: from the environment, from `.env`, or from files in `/run/secrets`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+<% if cookiecutter.database == "postgresql" %>
+DRIVER = "postgresql+asyncpg"
+EXAMPLE_URL = f"{DRIVER}://user:password@127.0.0.1:5432/name"
+<% else %>
+DRIVER = "mysql+asyncmy"
+EXAMPLE_URL = f"{DRIVER}://user:password@127.0.0.1:3306/name"
+<% endif %>
+SECRETS = Path("/run/secrets")
+
+
+def parse_url(value: Any) -> URL:
+    """Return `value` as a URL, which prints without its password.
+
+    Raises ValueError, without the value, when it is not a URL or names another driver: a URL that
+    names none would get SQLAlchemy's default driver, which blocks the event loop.
+    """
+    try:
+        url = make_url(value)
+    except ArgumentError:
+        raise ValueError(f"not a database URL, such as {EXAMPLE_URL}") from None
+    if url.drivername != DRIVER:
+        raise ValueError(f"must start with {DRIVER}://, such as {EXAMPLE_URL}")
+    return url
+
+
+class Settings(BaseSettings):
+    """What can be set from outside, in upper case: `POOL_SIZE=10`."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        secrets_dir=SECRETS if SECRETS.is_dir() else None,
+        extra="ignore",
+        allow_inf_nan=False,
+        arbitrary_types_allowed=True,
+        hide_input_in_errors=True,
+    )
+
+    database_url: Annotated[URL, NoDecode, BeforeValidator(parse_url)] = Field(repr=False)
+
+    # Connections that stay open, and how many more a worker opens under load.
+    pool_size: int = Field(default=<< cookiecutter.pool_size >>, ge=1, le=1000)
+    max_overflow: int = Field(default=<< cookiecutter.max_overflow >>, ge=0, le=1000)
+
+    # Seconds a request waits for a connection before it is answered 503.
+    pool_timeout: float = Field(default=<< cookiecutter.pool_timeout >>, gt=0)
+
+    # Seconds after which a connection is replaced; -1 for never.
+    pool_recycle: int = Field(default=<< cookiecutter.pool_recycle >>, ge=-1)
+
+    # Seconds after which the server stops a statement; the request is answered 504.
+    statement_timeout: float = Field(default=30, ge=0.001)
+
+    # Log every statement, with its parameters.
+    echo_sql: bool = False
+
+    @property
+    def connections(self) -> int:
+        """Return the most connections that one worker opens."""
+        return self.pool_size + self.max_overflow
+
+
+def load_settings() -> Settings:
+    """Read the settings.
+
+    Raises SystemExit with one line that names each wrong setting. No value is printed, since the
+    wrong one may hold a password.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = (f"{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+        raise SystemExit(f"Wrong settings: {'; '.join(wrong)}") from None

@@ -1,0 +1,297 @@
+"""The database: one engine with a bounded pool, and its sessions.
+
+Copy this file and `deps.py` into any project: they import nothing else of this one.
+"""
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Self, TypeVar
+
+from sqlalchemy import URL, Dialect, event, text
+from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import ORMExecuteState, Session
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.util import await_
+from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+<% if cookiecutter.database == "postgresql" %>
+MAX_CONNECTIONS = text(
+    "SELECT current_setting('max_connections')::int"
+    " - current_setting('superuser_reserved_connections')::int"
+)
+
+# Errors after which the same transaction may well succeed (SQLSTATE): serialization failure,
+# deadlock, and a prepared statement that another process's change of the schema made stale.
+CONFLICTS = {"40001", "40P01", "0A000"}
+<% else %>
+MAX_CONNECTIONS = text("SELECT @@max_connections")
+
+# Errors after which the same transaction may well succeed: deadlock, and a wait for a lock that
+# took too long.
+CONFLICTS = {1213, 1205}
+<% endif %>
+
+# A unit of work is run this often at most; before each new run it waits, at random, up to this
+# many seconds, and twice as many each time, so that two that collided do not meet again.
+ATTEMPTS = 5
+BACKOFF = 0.02
+
+# Seconds within which a healthy server answers `SELECT 1`.
+PING_TIMEOUT = 2.0
+
+
+class DatabaseUnavailable(Exception):
+    """The database cannot be reached, or does not answer."""
+
+
+<% if cookiecutter.database == "postgresql" %>
+def error_code(error: DBAPIError) -> str | None:
+    """Return the SQLSTATE of a database error, or None when the server sent none."""
+    # SQLAlchemy hands on a stale statement's error without its code: the driver's has it.
+    cause: BaseException | None = error.orig
+    while cause is not None:
+        if code := getattr(cause, "sqlstate", None):
+            return str(code)
+        cause = cause.__cause__
+    return None
+<% else %>
+def error_code(error: DBAPIError) -> int | None:
+    """Return the number of a database error, or None when it has none."""
+    code = error.orig.args[0] if error.orig is not None and error.orig.args else None
+    return code if isinstance(code, int) else None
+<% endif %>
+
+
+async def retry_conflicts(unit: Callable[[], Awaitable[T]]) -> T:
+    """Run a whole unit of work, and again when it lost a conflict with another.
+
+    `unit` begins its own transaction each time, as in `async with database.session()`. Raises
+    what the last of `ATTEMPTS` runs raised.
+    """
+    for attempt in range(ATTEMPTS - 1):
+        try:
+            return await unit()
+        except DBAPIError as error:
+            if error_code(error) not in CONFLICTS:
+                raise
+        await asyncio.sleep(random.uniform(0, BACKOFF * 2**attempt))
+    return await unit()
+
+
+class FairQueue(AsyncAdaptedQueue[Any]):
+    """Hands a returned connection to whoever has waited longest.
+
+    SQLAlchemy's own queue hands it to whoever asks next: under load some clients starve.
+    """
+
+    def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:
+        super().__init__(maxsize, use_lifo)
+        self._waiters: deque[asyncio.Future[Any]] = deque()
+
+    def put_nowait(self, item: Any) -> None:
+        """Give to the first waiter, else keep."""
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(item)
+                return
+        super().put_nowait(item)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Take what is there, else wait in line. Raises Empty after `timeout` seconds."""
+        if not block or not self.empty():
+            return self.get_nowait()
+        return await_(self._wait(timeout))
+
+    async def _wait(self, timeout: float | None) -> Any:
+        waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            async with asyncio.timeout(timeout):
+                return await waiter
+        except BaseException as error:
+            with suppress(ValueError):
+                self._waiters.remove(waiter)
+            # Cancelled at the moment of getting one: the next in line has it.
+            if waiter.done() and not waiter.cancelled():
+                self.put_nowait(waiter.result())
+            if isinstance(error, TimeoutError):
+                raise Empty from None
+            raise
+
+
+class FairPool(AsyncAdaptedQueuePool):
+    """SQLAlchemy's pool with a fair queue."""
+
+    _queue_class = FairQueue
+
+
+class OneTaskSession(Session):
+    """A session that refuses to be shared by tasks: they would end each other's transaction."""
+
+
+@event.listens_for(OneTaskSession, "do_orm_execute")
+def refuse_other_tasks(state: ORMExecuteState) -> None:
+    """Raise RuntimeError in any task but the one that used the session first."""
+    task = asyncio.current_task()
+    if state.session.info.setdefault("task", task) is not task:
+        raise RuntimeError(
+            "This session belongs to another task. Open one in each task:"
+            " `async with database.session() as session`."
+        )
+
+
+def refuse_unusable_connection(dbapi_connection: Any, *_: object) -> None:
+    """Make the pool replace a connection that is closed or still in somebody's transaction.
+
+    Asks the driver, not the server: no round trip, where `pool_pre_ping` takes up to three.
+    """
+    connection = dbapi_connection.driver_connection
+<% if cookiecutter.database == "postgresql" %>
+    if connection.is_closed() or connection.is_in_transaction():
+<% else %>
+    if connection._stream_broken or connection.get_transaction_status():
+<% endif %>
+        raise DisconnectionError
+
+
+def connect_or_say_so(dialect: Dialect, _: object, args: list[Any], options: dict[str, Any]) -> Any:
+    """Give one name to the many ways in which a server is not there."""
+    try:
+        return dialect.connect(*args, **options)
+    except OSError as error:
+        reason = str(error) or type(error).__name__
+        raise DatabaseUnavailable(f"The database cannot be reached: {reason}") from error
+
+
+class Database:
+    """One engine with a bounded pool, and the sessions on it.
+
+    One worker never has more than `pool_size + max_overflow` connections open.
+    """
+
+    def __init__(
+        self,
+        url: URL,
+        *,
+        pool_size: int,
+        max_overflow: int,
+        pool_timeout: float,
+        pool_recycle: int,
+        statement_timeout: float,
+        echo: bool = False,
+    ) -> None:
+        """Set up the engine; nothing is opened until the first use. Times are in seconds."""
+<% if cookiecutter.database == "postgresql" %>
+        milliseconds = str(round(statement_timeout * 1000))
+        self.engine = create_async_engine(
+            url,
+            poolclass=FairPool,
+            pool_size=pool_size,
+            max_overflow=max_overflow,
+            pool_timeout=pool_timeout,
+            pool_recycle=pool_recycle,
+            echo=echo,
+            # Values are people's data: kept out of errors, and so of logs.
+            hide_parameters=not echo,
+            connect_args={
+                "timeout": pool_timeout,
+                # For a server that does not even say that the time is over.
+                "command_timeout": statement_timeout + 5,
+                # The server keeps these limits, also when this process cannot.
+                "server_settings": {
+                    "statement_timeout": milliseconds,
+                    "idle_in_transaction_session_timeout": milliseconds,
+                    "client_connection_check_interval": "1000",
+                },
+            },
+        )
+<% else %>
+        # The server keeps these limits, also when this process cannot. What is in comments only
+        # MariaDB (M!) or MySQL (80000) reads: MariaDB stops any statement, MySQL a SELECT. A wait
+        # for a lock is tried again, and all tries together stay within the limit.
+        limits = (
+            f"SET innodb_lock_wait_timeout = {max(1, round(statement_timeout / ATTEMPTS))}"
+            f" /*M! , max_statement_time = {statement_timeout} */"
+            f" /*M! , idle_transaction_timeout = {max(1, round(statement_timeout))} */"
+            f" /*!80000 , max_execution_time = {round(statement_timeout * 1000)} */"
+        )
+        self.engine = create_async_engine(
+            url,
+            poolclass=FairPool,
+            pool_size=pool_size,
+            max_overflow=max_overflow,
+            pool_timeout=pool_timeout,
+            pool_recycle=pool_recycle,
+            echo=echo,
+            # Values are people's data: kept out of errors, and so of logs.
+            hide_parameters=not echo,
+            # The server's own REPEATABLE READ locks gaps between rows: more deadlocks.
+            isolation_level="READ COMMITTED",
+            connect_args={
+                "connect_timeout": pool_timeout,
+                # For a server that does not even say that the time is over.
+                "read_timeout": statement_timeout + 5,
+                "init_command": limits,
+            },
+        )
+<% endif %>
+        event.listen(self.engine.sync_engine, "do_connect", connect_or_say_so)
+        event.listen(self.engine.sync_engine, "checkout", refuse_unusable_connection)
+        self.sessions = async_sessionmaker(
+            self.engine,
+            sync_session_class=OneTaskSession,
+            # Objects stay readable after the commit, when nothing can be loaded any more.
+            expire_on_commit=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.engine.dispose()
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncSession]:
+        """Open a session: committed at the end of the block, rolled back on any error.
+
+        Raises `sqlalchemy.exc.TimeoutError` when no connection is free within `pool_timeout`, and
+        `DatabaseUnavailable` when none can be opened.
+        """
+        async with self.sessions() as session:
+            yield session
+            await session.commit()
+
+    async def ping(self) -> None:
+        """Raise what a request would get now, or DatabaseUnavailable when no answer comes."""
+        async with self.engine.connect() as connection:
+            try:
+                async with asyncio.timeout(PING_TIMEOUT):
+                    await connection.execute(text("SELECT 1"))
+            except TimeoutError:
+                raise DatabaseUnavailable(f"No answer within {PING_TIMEOUT:g} s") from None
+
+    async def warn_if_too_many(self, connections: int) -> None:
+        """Log a warning when the server allows fewer connections than all workers may open."""
+        try:
+            async with self.engine.connect() as connection:
+                allowed = await connection.scalar(MAX_CONNECTIONS)
+        except (DatabaseUnavailable, SQLAlchemyError) as error:
+            logger.warning("The database cannot be asked how many connections it allows: %s", error)
+            return
+        if connections > allowed:
+            logger.warning(
+                "All workers together may open %d connections, the server allows %d:"
+                " lower POOL_SIZE or the number of workers, or raise max_connections.",
+                connections,
+                allowed,
+            )

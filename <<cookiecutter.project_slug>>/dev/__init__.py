@@ -1,0 +1,1 @@
+"""Servers for tests and development: nothing here runs in production."""

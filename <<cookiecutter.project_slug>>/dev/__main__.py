@@ -1,0 +1,84 @@
+"""`python -m dev serve`: serve with a database of its own. `python -m dev run COMMAND …`: run
+a command, with `DATABASE_URL` where that is set, else with the same database.
+
+The database lasts, in `.dev-database`.
+"""
+
+import argparse
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from dev import database
+
+PROJECT = Path(__file__).parent.parent
+HOST = "127.0.0.1"
+
+
+def set_database_url(url: str) -> None:
+    """Hand the URL on to the processes that this one starts or becomes."""
+    os.environ["DATABASE_URL"] = url
+
+
+def serve(port: int) -> None:
+    """Start the database, migrate, and become the web server, which reloads on changes."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            sys.exit(
+                f"Port {port} cannot be used ({error.strerror}). If `make dev` is running already,"
+                " stop it; else choose another port: make dev PORT=8001"
+            )
+    server = database.start(PROJECT)
+    if server.shared:
+        sys.exit("`make dev` is already running for this project. Stop it first.")
+    set_database_url(server.url.render_as_string(hide_password=False))
+    subprocess.run([sys.executable, "-m", "alembic", "upgrade", "head"], check=True, cwd=PROJECT)
+    # The database ends when the web server does: it keeps the supervisor's standard input.
+    assert server.supervisor.stdin is not None
+    os.set_inheritable(server.supervisor.stdin.fileno(), True)
+    os.chdir(PROJECT)
+    words = ["uvicorn", "app.main:app", "--reload", "--reload-dir", "app"]
+    words += ["--host", HOST, "--port", str(port), "--timeout-graceful-shutdown", "3"]
+    os.execv(sys.executable, [sys.executable, "-m", *words])
+
+
+def run(module: str, arguments: list[str]) -> int:
+    """Run a Python module as a command, and return its exit code."""
+    server = None
+    if "DATABASE_URL" not in os.environ | dotenv_values(PROJECT / ".env"):
+        server = database.start(PROJECT)
+        set_database_url(server.url.render_as_string(hide_password=False))
+    try:
+        return subprocess.run([sys.executable, "-m", module, *arguments], cwd=PROJECT).returncode
+    finally:
+        if server is not None:
+            server.stop()
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m dev", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("serve").add_argument("--port", type=int, default=8000)
+    run_parser = commands.add_parser("run")
+    run_parser.add_argument("module")
+    run_parser.add_argument("arguments", nargs=argparse.REMAINDER)
+    arguments = parser.parse_args()
+    try:
+        if arguments.command == "serve":
+            serve(arguments.port)
+        else:
+            sys.exit(run(arguments.module, arguments.arguments))
+    except database.NoServer as reason:
+        sys.exit(str(reason))
+
+
+if __name__ == "__main__":
+    main()

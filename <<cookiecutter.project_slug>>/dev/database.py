@@ -1,0 +1,120 @@
+"""A database server for tests and development, by its URL.
+
+`python -m dev.database` says which one there is.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import URL, NullPool, make_url, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+# What the shell knows as "service unavailable": `EX_UNAVAILABLE` of sysexits.h.
+NO_SERVER = 69
+
+
+class NoServer(Exception):
+    """There is no server, with the way to get one."""
+
+
+@dataclass
+class Server:
+    """A server that ends with this process, or when it is stopped."""
+
+    url: URL
+    shared: bool
+    supervisor: subprocess.Popen[str]
+
+    def stop(self) -> None:
+        """End the server, and wait until nothing of it is left; a shared one goes on."""
+        self.supervisor.communicate()
+
+
+def start(project: Path | None = None) -> Server:
+    """Start a throwaway server, or the one of a project whose data last.
+
+    Raises NoServer when it cannot be had.
+    """
+    supervisor = subprocess.Popen(
+        [sys.executable, "-m", "dev.supervisor", *([str(project)] if project else [])],
+        cwd=Path(__file__).parent.parent,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert supervisor.stdout is not None
+    line = supervisor.stdout.readline()
+    if not line:
+        _, reason = supervisor.communicate()
+        raise NoServer(reason.strip())
+    said = json.loads(line)
+    return Server(make_url(said["url"]), said["shared"], supervisor)
+
+
+@contextmanager
+def running() -> Iterator[URL]:
+    """Give the URL of `TEST_DATABASE_URL`, else of a throwaway server. Raises NoServer."""
+    if url := os.environ.get("TEST_DATABASE_URL"):
+        yield make_url(url)
+        return
+    throwaway = start()
+    try:
+        yield throwaway.url
+    finally:
+        throwaway.stop()
+
+
+async def execute(url: URL, statement: str) -> str:
+    """Run one statement outside of any transaction; return its first value, if any, as text."""
+    engine = create_async_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        result = await connection.execute(text(statement))
+        value = result.scalar() if result.returns_rows else ""
+    await engine.dispose()
+    return str(value)
+
+
+def create_database(server: URL, name: str) -> URL:
+    """Create an empty database on a server, in place of an old one of that name."""
+    drop_database(server, name)
+    asyncio.run(execute(server, f"CREATE DATABASE {name}"))
+    return server.set(database=name)
+
+
+def drop_database(server: URL, name: str) -> None:
+    """Drop a database, if it is there, whoever uses it."""
+<% if cookiecutter.database == "postgresql" %>
+    asyncio.run(execute(server, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+<% else %>
+    asyncio.run(execute(server, f"DROP DATABASE IF EXISTS {name}"))
+<% endif %>
+
+
+def describe(url: URL) -> str:
+    """Return the server's name and version, and where it comes from."""
+<% if cookiecutter.database == "postgresql" %>
+    version = asyncio.run(execute(url, "SHOW server_version"))
+    name = f"PostgreSQL {version.split()[0]}"
+<% else %>
+    version = asyncio.run(execute(url, "SELECT version()"))
+    name = f"{'MariaDB' if 'MariaDB' in version else 'MySQL'} {version.split('-')[0]}"
+<% endif %>
+    return f"{name} ({'TEST_DATABASE_URL' if os.environ.get('TEST_DATABASE_URL') else 'throwaway'})"
+
+
+if __name__ == "__main__":
+    try:
+        with running() as server_url:
+            print(describe(server_url))
+    except NoServer as reason:
+        print(reason, file=sys.stderr)
+        sys.exit(NO_SERVER)

@@ -1,0 +1,137 @@
+"""A process that holds a database server and ends it when its standard input closes.
+
+Standard input closes when the process that asked for the server ends, however it ends: so nothing
+is left behind, not even after SIGKILL.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+from typing import TextIO
+
+from dev import server
+
+# Seconds; a server on a busy machine starts in one to three.
+START_LIMIT = 60
+STOP_LIMIT = 30
+
+
+def lock(folder: Path) -> TextIO:
+    """Take a folder for this process. Raises BlockingIOError when another one has it."""
+    file = (folder / "lock").open("w")
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return file
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> bool:
+    """Return whether a condition became true in time, and while the process lived."""
+    deadline = time.monotonic() + START_LIMIT
+    while not condition():
+        if time.monotonic() > deadline or (process is not None and process.poll() is not None):
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def hold(url: str, *, shared: bool = False) -> None:
+    """Say where the server is, and wait until nobody wants it any more."""
+    print(json.dumps({"url": url, "shared": shared}), flush=True)
+    sys.stdin.read()
+
+
+def stop(process: subprocess.Popen[bytes], throwaway: bool) -> None:
+    """End the server, in order where its data last."""
+    if process.poll() is None:
+        process.send_signal(server.STOP_THROWAWAY if throwaway else server.STOP)
+        try:
+            process.wait(STOP_LIMIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def run(program: Path, data: Path, sockets: Path, throwaway: bool, cleanup: ExitStack) -> None:
+    """Start the server, and fill its data folder first if there is none yet."""
+    program = server.reachable(program, sockets)
+    if not data.exists():
+        # Under another name first: a data folder that stands is a whole one.
+        unfinished = data.with_name(f"{data.name}.new")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        server.own(unfinished)
+        server.initialize(program, unfinished)
+        unfinished.rename(data)
+    log = sockets / "log"
+    process = subprocess.Popen(
+        server.command(program, data, sockets, throwaway),
+        stdin=subprocess.DEVNULL,
+        stdout=log.open("wb"),
+        stderr=subprocess.STDOUT,
+        cwd="/",
+        **server.identity(),
+    )
+    cleanup.callback(stop, process, throwaway)
+    if not wait_for(lambda: server.is_ready(program, sockets), process):
+        raise RuntimeError(f"The server does not start:\n{log.read_text(errors='replace')}")
+
+
+def supervise(project: Path | None) -> None:
+    """Run a throwaway server, or the one of a project whose data last.
+
+    Where a project's server runs already, its URL is given out. Raises RuntimeError when the
+    server does not start, and FileNotFoundError when there is none on the machine.
+    """
+    program = server.find()
+    with ExitStack() as cleanup:
+        # The path of a socket may have some hundred bytes at most: a short one, whatever TMPDIR.
+        sockets = Path(tempfile.mkdtemp(prefix="db-", dir="/tmp"))
+        cleanup.callback(shutil.rmtree, sockets, ignore_errors=True)
+        server.own(sockets)
+        if project is None:
+            run(program, sockets / "data", sockets, True, cleanup)
+            hold(server.url(sockets))
+            return
+        folder = server.data_folder(project)
+        folder.mkdir(exist_ok=True)
+        server.own(folder)
+        url = folder / "url"
+        try:
+            cleanup.enter_context(lock(folder))
+        except BlockingIOError:
+            if not wait_for(url.exists):
+                raise RuntimeError("The project's server does not start.") from None
+            hold(url.read_text(), shared=True)
+            return
+        url.unlink(missing_ok=True)
+        run(program, folder / "data", sockets, False, cleanup)
+        url.write_text(server.url(sockets))
+        cleanup.callback(url.unlink)
+        hold(server.url(sockets))
+
+
+def leave(_: int, __: FrameType | None) -> None:
+    """End in order when asked to by a signal."""
+    raise SystemExit
+
+
+if __name__ == "__main__":
+    # A Ctrl-C is for the process that asked for the server.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, leave)
+    os.umask(0o077)
+    try:
+        supervise(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+    except (RuntimeError, FileNotFoundError) as reason:
+        sys.exit(str(reason))
+    except subprocess.CalledProcessError as failure:
+        sys.exit(f"The server's data folder cannot be made:\n{failure.stderr}")

@@ -1,0 +1,90 @@
+"""Runs the migrations, for one process at a time."""
+
+import asyncio
+import logging
+import time
+
+from alembic import context
+from sqlalchemy import Connection, NullPool, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app.core.config import load_settings
+from app.models import Base
+
+# Seconds a replica that starts waits for another one that migrates.
+LOCK_LIMIT = 300
+
+# Seconds a migration waits for a table that is in use. The requests that come after it wait
+# behind it: better to give up and try again than to halt the service.
+TABLE_LOCK_LIMIT = 10
+
+<% if cookiecutter.database == "postgresql" %>
+TRY_LOCK = text("SELECT pg_try_advisory_lock(hashtext('alembic'))")
+UNLOCK = text("SELECT pg_advisory_unlock(hashtext('alembic'))")
+<% else %>
+# Names of locks are the server's, so that each database has its own.
+TRY_LOCK = text("SELECT GET_LOCK(CONCAT('alembic ', DATABASE()), 0)")
+UNLOCK = text("SELECT RELEASE_LOCK(CONCAT('alembic ', DATABASE()))")
+<% endif %>
+
+
+def configure(**target: object) -> None:
+    """Tell Alembic what to compare and where to."""
+    context.configure(
+        target_metadata=Base.metadata,
+        compare_type=True,
+        compare_server_default=True,
+        **target,  # type: ignore[arg-type]
+    )
+
+
+def migrate(connection: Connection) -> None:
+    """Run what was asked for on the command line."""
+<% if cookiecutter.database == "postgresql" %>
+    connection.execute(text(f"SET lock_timeout = '{TABLE_LOCK_LIMIT}s'"))
+<% else %>
+    connection.execute(text(f"SET lock_wait_timeout = {TABLE_LOCK_LIMIT}"))
+<% endif %>
+    connection.commit()
+    configure(connection=connection)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+async def migrate_alone() -> None:
+    """Take the lock, migrate, give it back.
+
+    Raises TimeoutError when another process holds the lock for longer than `LOCK_LIMIT`.
+    """
+    # Its own engine: the service's limits on statements are too short for a migration.
+    engine = create_async_engine(load_settings().database_url, poolclass=NullPool)
+    # The lock has its own connection: taken on the one that migrates, it would look to Alembic
+    # like a transaction of ours, and nothing would be committed.
+    async with engine.connect() as lock_connection:
+        lock = await lock_connection.execution_options(isolation_level="AUTOCOMMIT")
+        deadline = time.monotonic() + LOCK_LIMIT
+        while not await lock.scalar(TRY_LOCK):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"Another process has been migrating for {LOCK_LIMIT} s")
+            await asyncio.sleep(0.2)
+        try:
+            async with engine.connect() as connection:
+                await connection.run_sync(migrate)
+        finally:
+            await lock.execute(UNLOCK)
+    await engine.dispose()
+
+
+if context.config.cmd_opts is not None:
+    # On the command line: say what is done.
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("alembic").setLevel(logging.INFO)
+
+if context.is_offline_mode():
+    configure(
+        url=load_settings().database_url, literal_binds=True, dialect_opts={"paramstyle": "named"}
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+else:
+    asyncio.run(migrate_alone())

@@ -1,0 +1,150 @@
+"""A real database for every test.
+
+Most tests run in a transaction that is rolled back: `client` and `session`. Those that need real
+commits use `committing_client`, and those that need a process `server`.
+"""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from fastapi import FastAPI
+from httpx2 import ASGITransport, AsyncClient
+from sqlalchemy import URL, delete, make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from app.core.db import Database
+from app.models import User
+from dev import database as databases
+from tests.process import Process, serve
+
+PROJECT = Path(__file__).parent.parent
+SERVER = pytest.StashKey[str]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Start the server once, and name a database on it for each of xdist's workers.
+
+    The settings are in place before a test module can import the application.
+    """
+    if not hasattr(session.config, "workerinput"):
+        cleanup = ExitStack()
+        session.config.add_cleanup(cleanup.close)
+        try:
+            server = cleanup.enter_context(databases.running())
+        except databases.NoServer as reason:
+            pytest.exit(str(reason), returncode=databases.NO_SERVER)
+        session.config.stash[SERVER] = databases.describe(server)
+        # The workers are started after this, and inherit it.
+        os.environ["TEST_DATABASE_URL"] = server.render_as_string(hide_password=False)
+    url = make_url(os.environ["TEST_DATABASE_URL"]).set(database=f"test_{uuid4().hex[:12]}")
+    os.environ["DATABASE_URL"] = url.render_as_string(hide_password=False)
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Say which server the tests run on."""
+    server = config.stash.get(SERVER, None)
+    return server and f"database: {server}"
+
+
+@pytest.fixture(scope="session")
+def alembic() -> Config:
+    """Return Alembic's configuration, as the command line has it."""
+    return Config(toml_file=PROJECT / "pyproject.toml")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def database_url(alembic: Config) -> Iterator[URL]:
+    """Make this process's database, by the migrations, as production's is made."""
+    server = make_url(os.environ["TEST_DATABASE_URL"])
+    url = make_url(os.environ["DATABASE_URL"])
+    assert url.database is not None
+    databases.create_database(server, url.database)
+    command.upgrade(alembic, "head")
+    yield url
+    databases.drop_database(server, url.database)
+
+
+@pytest.fixture(scope="session")
+async def app() -> AsyncIterator[FastAPI]:
+    """Return the application, started."""
+    from app.main import app
+
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+@pytest.fixture(scope="session")
+def database(app: FastAPI) -> Database:
+    """Return the application's database."""
+    state: Database = app.state.database
+    return state
+
+
+@pytest.fixture
+async def connection(database: Database) -> AsyncIterator[AsyncConnection]:
+    """Open a transaction for one test, make the application's sessions join it, roll it back.
+
+    A commit inside ends a savepoint only, and so does an error.
+    """
+    async with database.engine.connect() as connection:
+        transaction = await connection.begin()
+        database.sessions.configure(bind=connection, join_transaction_mode="create_savepoint")
+        yield connection
+        database.sessions.configure(
+            bind=database.engine, join_transaction_mode="conditional_savepoint"
+        )
+        await transaction.rollback()
+
+
+@pytest.fixture
+async def session(connection: AsyncConnection) -> AsyncIterator[AsyncSession]:
+    """Return a session of the test's own, in the same transaction as the application's."""
+    async with AsyncSession(
+        connection, join_transaction_mode="create_savepoint", expire_on_commit=False
+    ) as session:
+        yield session
+
+
+@pytest.fixture
+async def client(app: FastAPI, connection: AsyncConnection) -> AsyncIterator[AsyncClient]:
+    """Return a client of the application, in a transaction that is rolled back.
+
+    All its requests share one connection: one at a time.
+    """
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+        yield client
+
+
+@pytest.fixture
+async def clean(database: Database) -> AsyncIterator[None]:
+    """Delete what a test has committed."""
+    yield
+    async with database.session() as session:
+        await session.execute(delete(User))
+
+
+@pytest.fixture
+async def committing_client(app: FastAPI, clean: None) -> AsyncIterator[AsyncClient]:
+    """Return a client of the application with its own pool and real commits."""
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+async def shared_server() -> AsyncIterator[Process]:
+    """Return the application as production runs it: a process with a port."""
+    async with serve() as process:
+        yield process
+
+
+@pytest.fixture
+async def server(shared_server: Process, clean: None) -> AsyncIterator[AsyncClient]:
+    """Return a client of a real server."""
+    async with AsyncClient(base_url=shared_server.url) as client:
+        yield client

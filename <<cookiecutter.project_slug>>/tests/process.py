@@ -1,0 +1,59 @@
+"""The application as a process of its own."""
+
+import asyncio
+import os
+import re
+import sys
+import tempfile
+from asyncio.subprocess import Process as Child
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).parent.parent
+
+# Seconds; the process needs one, a busy machine more.
+START_LIMIT = 30
+
+
+@dataclass
+class Process:
+    """A running server: its address, its process, and what it has written."""
+
+    url: str
+    child: Child
+    log: Path
+
+
+@asynccontextmanager
+async def serve(application: str = "app.main:app", **settings: str) -> AsyncIterator[Process]:
+    """Run `uvicorn` with these settings in its environment, on a port of its own choice."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "log")
+        with log.open("wb") as output:
+            child = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-m", "uvicorn", application, "--port", "0", "--no-access-log"),
+                *("--timeout-graceful-shutdown", "5"),
+                cwd=PROJECT,
+                env=os.environ | settings,
+                stdout=output,
+                stderr=output,
+            )
+        try:
+            yield Process(await address(child, log), child, log)
+        finally:
+            if child.returncode is None:
+                child.terminate()
+                await child.wait()
+
+
+async def address(child: Child, log: Path) -> str:
+    """Wait until the server says where it listens."""
+    async with asyncio.timeout(START_LIMIT):
+        while child.returncode is None:
+            if found := re.search(r"running on (http://\S+)", log.read_text()):
+                return found[1]
+            await asyncio.sleep(0.02)
+    raise AssertionError(f"The server did not start:\n{log.read_text()}")

@@ -1,0 +1,104 @@
+"""The migrations make what the models say, and can be undone."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, make_url
+
+from app.models import Base
+from dev import database as databases
+from tests.process import PROJECT
+
+
+@pytest.fixture
+def empty(monkeypatch: pytest.MonkeyPatch, database_url: URL) -> Iterator[URL]:
+    """Return an empty database beside the one of the other tests."""
+    server = make_url(os.environ["TEST_DATABASE_URL"])
+    name = f"{database_url.database}_empty"
+    url = databases.create_database(server, name)
+    monkeypatch.setenv("DATABASE_URL", url.render_as_string(hide_password=False))
+    yield url
+    databases.drop_database(server, name)
+
+
+def tables(url: URL) -> set[str]:
+    """Return the names of a database's tables."""
+<% if cookiecutter.database == "postgresql" %>
+    query = "SELECT string_agg(tablename, ' ') FROM pg_tables WHERE schemaname = 'public'"
+<% else %>
+    query = (
+        "SELECT group_concat(table_name SEPARATOR ' ') FROM information_schema.tables"
+        " WHERE table_schema = database()"
+    )
+<% endif %>
+    return set(asyncio.run(databases.execute(url, query)).split())
+
+
+def test_up_down_to_nothing_and_up_again(alembic: Config, empty: URL) -> None:
+    command.upgrade(alembic, "head")
+    assert tables(empty) == {"alembic_version", *Base.metadata.tables}
+
+    command.downgrade(alembic, "base")
+    assert tables(empty) == {"alembic_version"}
+
+    command.upgrade(alembic, "head")
+    assert tables(empty) == {"alembic_version", *Base.metadata.tables}
+    # Raises when the schema is not what the models say.
+    command.check(alembic)
+
+
+def test_a_change_of_the_models_is_seen(alembic: Config, empty: URL) -> None:
+    command.upgrade(alembic, "head")
+    statements = [
+<% if cookiecutter.database == "postgresql" %>
+        "ALTER TABLE users ALTER COLUMN full_name TYPE varchar(100)",
+        "ALTER TABLE users ALTER COLUMN created_at DROP DEFAULT",
+<% else %>
+        "ALTER TABLE users MODIFY full_name varchar(100) NULL",
+        "ALTER TABLE users MODIFY created_at datetime(6) NOT NULL",
+<% endif %>
+    ]
+    for statement in statements:
+        asyncio.run(databases.execute(empty, statement))
+
+    with pytest.raises(Exception, match="New upgrade operations detected") as drift:
+        command.check(alembic)
+
+    assert "modify_type" in str(drift.value)
+    assert "modify_default" in str(drift.value)
+
+
+def test_one_head_and_names_that_sort_by_time(alembic: Config) -> None:
+    scripts = ScriptDirectory.from_config(alembic)
+    newest_first = [Path(script.path).name for script in scripts.walk_revisions()]
+
+    assert len(scripts.get_heads()) == 1
+    assert newest_first == sorted(newest_first, reverse=True)
+
+
+def test_offline_sql(alembic: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    command.upgrade(alembic, "head", sql=True)
+
+    assert "CREATE TABLE users" in capsys.readouterr().out
+
+
+async def test_replicas_that_start_at_once_migrate_once(empty: URL) -> None:
+    words = [sys.executable, "-m", "alembic", "upgrade", "head"]
+
+    replicas = [
+        await asyncio.create_subprocess_exec(
+            *words, cwd=PROJECT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        for _ in range(3)
+    ]
+    outputs = [output for output, _ in [await replica.communicate() for replica in replicas]]
+
+    assert [replica.returncode for replica in replicas] == [0, 0, 0], outputs
+    assert await asyncio.to_thread(tables, empty) == {"alembic_version", *Base.metadata.tables}
