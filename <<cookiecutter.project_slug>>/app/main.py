@@ -12,9 +12,6 @@ from app.core.config import Settings, load_settings
 from app.core.db import Database
 from app.core.shutdown import draining_on_sigterm
 
-# Bytes; the largest body of this API is some hundred. Raise it for a route that takes more.
-MAX_BODY_SIZE = 1_000_000
-
 
 def create_app(settings: Settings) -> FastAPI:
     """Build the application. Connections are opened in its lifespan, not here."""
@@ -44,7 +41,6 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title=<< cookiecutter.__project_name_py >>,
         lifespan=lifespan,
-        max_body_size=MAX_BODY_SIZE,
     )
     errors.add_error_handlers(app)
     app.include_router(health.router)

@@ -5,7 +5,13 @@ import logging
 import time
 
 from alembic import context
+<% if cookiecutter.database == "mysql" %>
+from alembic.runtime.migration import MigrationContext
+<% endif %>
 from sqlalchemy import Connection, NullPool, text
+<% if cookiecutter.database == "mysql" %>
+from sqlalchemy.exc import DBAPIError
+<% endif %>
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.core.config import load_settings
@@ -47,8 +53,23 @@ def migrate(connection: Connection) -> None:
 <% endif %>
     connection.commit()
     configure(connection=connection)
+<% if cookiecutter.database == "postgresql" %>
     with context.begin_transaction():
         context.run_migrations()
+<% else %>
+    try:
+        with context.begin_transaction():
+            context.run_migrations()
+    except DBAPIError as error:
+        # There is no transaction around a change of the schema: what was done stays done.
+        done = MigrationContext.configure(connection).get_current_revision()
+        error.add_note(
+            f"The migration stopped half-way, after revision {done}. What the next revision did"
+            " before it failed stays. Undo that by hand, mend the revision, and upgrade again:"
+            " what is recorded as done is not done twice."
+        )
+        raise
+<% endif %>
 
 
 async def migrate_alone() -> None:

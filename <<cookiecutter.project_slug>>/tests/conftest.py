@@ -6,8 +6,9 @@ commits use `committing_client`, and those that need a process `server`.
 
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -18,6 +19,7 @@ from httpx2 import ASGITransport, AsyncClient
 from sqlalchemy import URL, delete, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from app.core.config import load_settings
 from app.core.db import Database
 from app.models import User
 from dev import database as databases
@@ -72,8 +74,8 @@ def database_url(alembic: Config) -> Iterator[URL]:
 
 @pytest.fixture(scope="session")
 async def app() -> AsyncIterator[FastAPI]:
-    """Return the application, started."""
-    from app.main import app
+    """Return the application, started, with routes that get into trouble."""
+    from tests.routes import app
 
     async with app.router.lifespan_context(app):
         yield app
@@ -84,6 +86,21 @@ def database(app: FastAPI) -> Database:
     """Return the application's database."""
     state: Database = app.state.database
     return state
+
+
+@asynccontextmanager
+async def started(**settings: Any) -> AsyncIterator[tuple[AsyncClient, Database]]:
+    """Start an application of its own with other settings, and routes that get into trouble."""
+    from app.main import create_app
+    from tests.routes import router
+
+    app = create_app(load_settings().model_copy(update=settings))
+    app.include_router(router)
+    async with (
+        app.router.lifespan_context(app),
+        AsyncClient(transport=ASGITransport(app), base_url="http://test") as client,
+    ):
+        yield client, app.state.database
 
 
 @pytest.fixture
@@ -139,7 +156,7 @@ async def committing_client(app: FastAPI, clean: None) -> AsyncIterator[AsyncCli
 @pytest.fixture(scope="session")
 async def shared_server() -> AsyncIterator[Process]:
     """Return the application as production runs it: a process with a port."""
-    async with serve() as process:
+    async with serve("tests.routes:app") as process:
         yield process
 
 

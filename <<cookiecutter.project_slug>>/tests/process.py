@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import signal
 import sys
 import tempfile
 from asyncio.subprocess import Process as Child
@@ -45,7 +46,8 @@ async def serve(application: str = "app.main:app", **settings: str) -> AsyncIter
             yield Process(await address(child, log), child, log)
         finally:
             if child.returncode is None:
-                child.terminate()
+                # As Ctrl-C does: without the pause in which readiness says 503.
+                child.send_signal(signal.SIGINT)
                 await child.wait()
 
 

@@ -2,6 +2,9 @@
 
 import asyncio
 import os
+<% if cookiecutter.database == "mysql" %>
+import re
+<% endif %>
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +14,9 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, make_url
+<% if cookiecutter.database == "mysql" %>
+from sqlalchemy.exc import DBAPIError
+<% endif %>
 
 from app.models import Base
 from dev import database as databases
@@ -89,6 +95,40 @@ def test_offline_sql(alembic: Config, capsys: pytest.CaptureFixture[str]) -> Non
     assert "CREATE TABLE users" in capsys.readouterr().out
 
 
+<% if cookiecutter.database == "mysql" %>
+def test_a_revision_changes_the_schema_once(
+    alembic: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A revision that fails can then be run again: nothing of it was done."""
+    for script in ScriptDirectory.from_config(alembic).walk_revisions():
+        before = script.down_revision or "base"
+        command.upgrade(alembic, f"{before}:{script.revision}", sql=True)
+        statements = capsys.readouterr().out.split(";")
+        changes = [
+            statement
+            for statement in statements
+            if re.search(r"^(CREATE|ALTER|DROP) ", statement, re.MULTILINE)
+            and "alembic_version" not in statement
+        ]
+        assert len(changes) <= 1, f"{script.path}: make a revision of each:\n{changes}"
+
+
+def test_a_migration_that_fails_says_what_is_done_and_can_be_run_again(
+    alembic: Config, empty: URL
+) -> None:
+    asyncio.run(databases.execute(empty, "CREATE TABLE users (in_the_way int)"))
+    with pytest.raises(DBAPIError) as failed:
+        command.upgrade(alembic, "head")
+
+    [note] = failed.value.__notes__
+    assert "stopped half-way, after revision None" in note
+
+    asyncio.run(databases.execute(empty, "DROP TABLE users"))
+    command.upgrade(alembic, "head")
+    command.check(alembic)
+
+
+<% endif %>
 async def test_replicas_that_start_at_once_migrate_once(empty: URL) -> None:
     words = [sys.executable, "-m", "alembic", "upgrade", "head"]
 

@@ -26,7 +26,7 @@ def parse_url(value: Any) -> URL:
     """
     try:
         url = make_url(value)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise ValueError(f"not a database URL, such as {EXAMPLE_URL}") from None
     if url.drivername != DRIVER:
         raise ValueError(f"must start with {DRIVER}://, such as {EXAMPLE_URL}")

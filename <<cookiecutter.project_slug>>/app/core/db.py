@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import URL, Dialect, event, text
+from sqlalchemy import URL, Dialect, ExceptionContext, event, text
 from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import ORMExecuteState, Session
@@ -32,12 +32,18 @@ MAX_CONNECTIONS = text(
 # Errors after which the same transaction may well succeed (SQLSTATE): serialization failure,
 # deadlock, and a prepared statement that another process's change of the schema made stale.
 CONFLICTS = {"40001", "40P01", "0A000"}
+
+# The server takes no writes (SQLSTATE): after a fail-over it is a replica now.
+READ_ONLY = {"25006"}
 <% else %>
 MAX_CONNECTIONS = text("SELECT @@max_connections")
 
 # Errors after which the same transaction may well succeed: deadlock, and a wait for a lock that
 # took too long.
 CONFLICTS = {1213, 1205}
+
+# The server takes no writes: after a fail-over it is a replica now.
+READ_ONLY = {1290, 1792, 1836}
 <% endif %>
 
 # A unit of work is run this often at most; before each new run it waits, at random, up to this
@@ -141,9 +147,8 @@ class OneTaskSession(Session):
 
 @event.listens_for(OneTaskSession, "do_orm_execute")
 def refuse_other_tasks(state: ORMExecuteState) -> None:
-    """Raise RuntimeError in any task but the one that used the session first."""
-    task = asyncio.current_task()
-    if state.session.info.setdefault("task", task) is not task:
+    """Raise RuntimeError in any task but the one that opened the session."""
+    if state.session.info["task"] is not asyncio.current_task():
         raise RuntimeError(
             "This session belongs to another task. Open one in each task:"
             " `async with database.session() as session`."
@@ -171,6 +176,14 @@ def connect_or_say_so(dialect: Dialect, _: object, args: list[Any], options: dic
     except OSError as error:
         reason = str(error) or type(error).__name__
         raise DatabaseUnavailable(f"The database cannot be reached: {reason}") from error
+
+
+def leave_read_only_server(context: ExceptionContext) -> None:
+    """Close a connection whose server has become read-only: a new one finds the new primary."""
+    error = context.sqlalchemy_exception
+    if isinstance(error, DBAPIError) and error_code(error) in READ_ONLY:
+        context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = False
 
 
 class Database:
@@ -247,6 +260,7 @@ class Database:
 <% endif %>
         event.listen(self.engine.sync_engine, "do_connect", connect_or_say_so)
         event.listen(self.engine.sync_engine, "checkout", refuse_unusable_connection)
+        event.listen(self.engine.sync_engine, "handle_error", leave_read_only_server)
         self.sessions = async_sessionmaker(
             self.engine,
             sync_session_class=OneTaskSession,
@@ -267,7 +281,7 @@ class Database:
         Raises `sqlalchemy.exc.TimeoutError` when no connection is free within `pool_timeout`, and
         `DatabaseUnavailable` when none can be opened.
         """
-        async with self.sessions() as session:
+        async with self.sessions(info={"task": asyncio.current_task()}) as session:
             yield session
             await session.commit()
 

@@ -1,0 +1,121 @@
+"""Routes that get into trouble on purpose: `tests.routes:app` is the application with them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from itertools import count
+
+from fastapi import APIRouter, BackgroundTasks, FastAPI
+from fastapi.responses import StreamingResponse
+from sqlalchemy import select, text
+
+from app.core.config import load_settings
+from app.core.db import Database
+from app.core.deps import DatabaseDep, RetryRoute, SessionDep
+from app.main import create_app
+from app.models import User
+from app.schemas.user import UserRead
+from dev import database as databases
+
+<% if cookiecutter.database == "postgresql" %>
+SLEEP = text("SELECT pg_sleep(:seconds)")
+OWN_ID = text("SELECT pg_backend_pid()")
+KILL = "SELECT pg_terminate_backend({})"
+<% else %>
+SLEEP = text("SELECT sleep(:seconds)")
+OWN_ID = text("SELECT connection_id()")
+KILL = "KILL {}"
+<% endif %>
+
+router = APIRouter(route_class=RetryRoute)
+runs = count(1)
+barrier = asyncio.Barrier(2)
+
+
+@router.get("/sleep/{seconds}")
+async def sleep(session: SessionDep, seconds: float) -> dict[str, float]:
+    """Keep the server busy."""
+    await session.execute(SLEEP, {"seconds": seconds})
+    return {"slept": seconds}
+
+
+@router.get("/echo/{number}")
+async def echo(session: SessionDep, number: int) -> int:
+    """Return what the server returns, a moment later."""
+    await session.execute(SLEEP, {"seconds": 0.05})
+    return await session.scalar(select(text(str(number)))) or 0
+
+
+@router.post("/users-then/{trouble}", status_code=201)
+async def create_then(session: SessionDep, trouble: str, email: str) -> dict[str, str]:
+    """Write, and get into trouble before the commit."""
+    session.add(User(email=email))
+    await session.flush()
+    if trouble == "raise":
+        raise RuntimeError("a bug")
+    # The connection dies after the last statement, before the commit.
+    connection_id = await session.scalar(OWN_ID)
+    await databases.execute(load_settings().database_url, KILL.format(connection_id))
+    return {"email": email}
+
+
+async def both_have_locked() -> None:
+    """Wait, in the first run of each of two requests, until both hold a lock."""
+    if next(runs) <= 2:
+        await barrier.wait()
+
+
+@router.post("/rename/{first}/{second}")
+async def rename(session: SessionDep, first: int, second: int, full_name: str) -> None:
+    """Change two users in the order that is asked for: two such requests can deadlock."""
+    for user_id in (first, second):
+        user = await session.get_one(User, user_id, with_for_update=True)
+        user.full_name = full_name
+        await session.flush()
+        await both_have_locked()
+
+
+@router.get("/stream")
+async def stream(database: DatabaseDep) -> StreamingResponse:
+    """Stream rows by a session of the stream's own: a request's is closed by then."""
+
+    async def lines() -> AsyncIterator[str]:
+        async with database.session() as session:
+            async for user in await session.stream_scalars(select(User).order_by(User.id)):
+                yield f"{user.email}\n"
+
+    return StreamingResponse(lines(), media_type="text/plain")
+
+
+async def welcome(database: Database, user_id: int) -> None:
+    """Do something after the answer, by a session of the task's own."""
+    async with database.session() as session:
+        user = await session.get_one(User, user_id)
+        user.full_name = "Welcome"
+
+
+@router.post("/users-with-task", status_code=201)
+async def create_with_task(
+    session: SessionDep, database: DatabaseDep, tasks: BackgroundTasks, email: str
+) -> UserRead:
+    """Write, and go on in the background."""
+    user = User(email=email)
+    session.add(user)
+    await session.flush()
+    tasks.add_task(welcome, database, user.id)
+    return UserRead.model_validate(user)
+
+
+@router.get("/shared-session")
+async def share(session: SessionDep) -> None:
+    """Share a session between tasks, which it refuses."""
+    await asyncio.gather(*(session.execute(SLEEP, {"seconds": 0.01}) for _ in range(2)))
+
+
+def make() -> FastAPI:
+    """Return the application with these routes."""
+    app = create_app(load_settings())
+    app.include_router(router)
+    return app
+
+
+app = make()

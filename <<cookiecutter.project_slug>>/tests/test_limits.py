@@ -1,0 +1,237 @@
+"""What is bounded stays bounded: connections, waits, statements, bodies."""
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from httpx2 import AsyncClient
+from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
+
+from app.core.db import Database, FairQueue
+from app.models import User
+from dev import database as databases
+from tests import routes
+from tests.conftest import started
+
+# Counts the statements that run in this process's database, but for itself.
+<% if cookiecutter.database == "postgresql" %>
+BUSY = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND state <> 'idle' AND pid <> pg_backend_pid()"
+)
+<% else %>
+BUSY = (
+    "SELECT count(*) FROM information_schema.processlist WHERE db = database()"
+    " AND command <> 'Sleep' AND id <> connection_id()"
+)
+<% endif %>
+
+
+async def test_a_full_pool_is_answered_503_and_recovers() -> None:
+    async with started(pool_size=1, max_overflow=1, pool_timeout=0.2) as (client, database):
+        async with database.engine.connect(), database.engine.connect():
+            began = time.monotonic()
+            read, ready, live = await asyncio.gather(
+                client.get("/users"), client.get("/health/ready"), client.get("/health/live")
+            )
+            waited = time.monotonic() - began
+        assert (read.status_code, ready.status_code, live.status_code) == (503, 503, 200)
+        assert read.headers["retry-after"] == ready.headers["retry-after"] == "1"
+        assert "connection" in ready.json()["detail"]
+        assert 0.2 <= waited < 2
+
+        assert (await client.get("/health/ready")).status_code == 200
+        assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+async def test_never_more_connections_than_allowed() -> None:
+    async with started(pool_size=2, max_overflow=1, pool_timeout=5) as (client, database):
+        most = 0
+
+        async def watch() -> None:
+            nonlocal most
+            while True:
+                most = max(most, database.engine.pool.checkedout())  # type: ignore[attr-defined]
+                await asyncio.sleep(0.005)
+
+        watcher = asyncio.create_task(watch())
+        paths = ["/echo/1", "/users", "/health/ready"] * 10
+        responses = await asyncio.gather(*map(client.get, paths))
+        watcher.cancel()
+
+        assert {response.status_code for response in responses} == {200}
+        assert most == 3
+
+
+async def test_waiters_are_served_in_the_order_they_came() -> None:
+    queue = FairQueue(2)
+    served: list[int] = []
+
+    async def wait(number: int) -> None:
+        await queue._wait(5)
+        served.append(number)
+
+    waiters = [asyncio.create_task(wait(number)) for number in range(6)]
+    await asyncio.sleep(0)
+    waiters[1].cancel()
+    for _ in range(5):
+        queue.put_nowait("connection")
+        # Somebody who comes later finds nothing to take: it was handed over.
+        assert queue.empty()
+    await asyncio.gather(*waiters, return_exceptions=True)
+
+    assert served == [0, 2, 3, 4, 5]
+
+
+async def test_a_connection_given_to_a_cancelled_waiter_goes_to_the_next() -> None:
+    queue = FairQueue(2)
+    first = asyncio.create_task(queue._wait(5))
+    second = asyncio.create_task(queue._wait(5))
+    await asyncio.sleep(0)
+
+    queue.put_nowait("connection")
+    first.cancel()
+
+    assert await second == "connection"
+    with pytest.raises(asyncio.CancelledError):
+        await first
+
+
+async def test_cancelled_waiters_lose_no_connection() -> None:
+    async with started(pool_size=2, max_overflow=0, pool_timeout=5) as (client, database):
+        requests = [asyncio.create_task(client.get("/echo/1")) for _ in range(40)]
+        for delay, request in enumerate(requests[::2]):
+            await asyncio.sleep(0.002 * (delay % 3))
+            request.cancel()
+        responses = await asyncio.gather(*requests, return_exceptions=True)
+
+        answered = [r for r in responses if not isinstance(r, BaseException)]
+        assert {response.status_code for response in answered} == {200}
+        assert len(answered) >= 20
+        assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+        assert (await client.get("/users")).status_code == 200
+
+
+async def test_a_slow_statement_is_stopped_and_answered_504() -> None:
+    async with started(statement_timeout=0.2) as (client, _):
+        began = time.monotonic()
+        response = await client.get("/sleep/20")
+
+        assert response.status_code == 504
+        assert time.monotonic() - began < 5
+        assert (await client.get("/users")).status_code == 200
+
+
+async def test_an_idle_transaction_is_ended() -> None:
+<% if cookiecutter.database == "postgresql" %>
+    limit = 0.2
+<% else %>
+    limit = 1
+<% endif %>
+    async with started(statement_timeout=limit) as (client, database):
+        async with database.sessions(info={"task": asyncio.current_task()}) as session:
+            await session.execute(select(User))
+            await asyncio.sleep(2 * limit)
+            with pytest.raises(DBAPIError) as ended:
+                await session.execute(select(User))
+        assert ended.value.connection_invalidated
+        assert (await client.get("/users")).status_code == 200
+
+
+async def driver_connection(database: Database) -> Any:
+    """Return the driver's connection that the pool holds, and would hand out next."""
+    async with database.engine.connect() as connection:
+        return (await connection.get_raw_connection()).driver_connection
+
+
+async def test_a_connection_in_a_transaction_is_not_handed_out() -> None:
+    async with started(pool_size=1) as (client, database):
+        left_behind = await driver_connection(database)
+<% if cookiecutter.database == "postgresql" %>
+        await left_behind.execute("BEGIN")
+<% else %>
+        await left_behind.query("START TRANSACTION")
+<% endif %>
+
+        assert (await client.get("/users")).status_code == 200
+        assert await driver_connection(database) is not left_behind
+
+
+async def test_a_connection_that_the_server_closed_is_not_handed_out() -> None:
+    async with started(pool_size=1) as (client, database):
+        async with database.engine.connect() as connection:
+            number = await connection.scalar(routes.OWN_ID)
+        await databases.execute(database.engine.url, routes.KILL.format(number))
+        # The end of the connection arrives by itself, without a question.
+        await asyncio.sleep(0.05)
+
+        assert (await client.get("/users")).status_code == 200
+
+
+async def test_a_connection_to_a_server_that_became_read_only_is_left(clean: None) -> None:
+    async with started(pool_size=1) as (client, database):
+        connection = await driver_connection(database)
+<% if cookiecutter.database == "postgresql" %>
+        await connection.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+<% else %>
+        await connection.query("SET SESSION TRANSACTION READ ONLY")
+<% endif %>
+        refused = await client.post("/users", json={"email": "a@example.com"})
+        accepted = await client.post("/users", json={"email": "a@example.com"})
+
+    assert (refused.status_code, accepted.status_code) == (503, 201)
+    assert refused.json() == {"detail": "The database takes no writes at the moment"}
+
+
+async def test_a_start_with_too_large_pools_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        async with started(pool_size=1000, max_overflow=1000):
+            pass
+
+    assert "may open 2000 connections, the server allows" in caplog.text
+
+
+async def test_a_body_too_large_is_refused(client: AsyncClient) -> None:
+    response = await client.post("/users", json={"email": "a" * 2_000_000})
+
+    assert response.status_code == 413
+    assert response.json()["detail"]
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/xml", None])
+async def test_a_body_of_another_type_is_refused(
+    client: AsyncClient, content_type: str | None
+) -> None:
+    headers = {"content-type": content_type} if content_type else {}
+    response = await client.post("/users", content=b'{"email": "a@example.com"}', headers=headers)
+
+    assert response.status_code == 422
+
+
+@pytest.mark.parametrize("body", [b"\xff", b"[" * 100_000], ids=["not UTF-8", "too deep"])
+async def test_a_body_that_cannot_be_read_is_refused(client: AsyncClient, body: bytes) -> None:
+    headers = {"content-type": "application/json"}
+    response = await client.post("/users", content=body, headers=headers)
+
+    assert response.status_code in {400, 422}
+    assert response.json()["detail"]
+
+
+async def test_clients_that_hang_up_leave_nothing(server: AsyncClient, database: Database) -> None:
+    async def hang_up(number: int) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.02 + 0.001 * (number % 7)):
+                await server.get(f"/echo/{number}")
+
+    for start in range(0, 300, 30):
+        await asyncio.gather(*map(hang_up, range(start, start + 30)))
+
+    # Nobody gets the rows of another, and every connection can be had.
+    numbers = range(1000, 1060)
+    answers = await asyncio.gather(*(server.get(f"/echo/{number}") for number in numbers))
+    assert [int(answer.text) for answer in answers] == list(numbers)
+    assert await databases.execute(database.engine.url, BUSY) == "0"

@@ -1,0 +1,169 @@
+"""The database away, the schema changed, the end near; and what the process does without it."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from types import FrameType
+
+import pytest
+from fastapi import FastAPI
+from httpx2 import ASGITransport, AsyncClient
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import DBAPIError
+
+from app.core import shutdown
+from app.core.config import DRIVER
+from app.core.db import Database
+from dev import database as databases
+from tests.conftest import started
+from tests.process import PROJECT
+
+PASSWORD = "correct-horse"
+
+# What another process may do to the schema under a running service, and undo again.
+CHANGES = [
+    "ALTER TABLE users ADD COLUMN nickname varchar(10)",
+<% if cookiecutter.database == "postgresql" %>
+    "ALTER TABLE users ALTER COLUMN full_name TYPE varchar(300)",
+    "ALTER TABLE users ALTER COLUMN full_name TYPE text",
+    "ALTER TABLE users ALTER COLUMN full_name TYPE varchar(200)",
+<% else %>
+    "ALTER TABLE users MODIFY full_name varchar(300) NULL",
+    "ALTER TABLE users MODIFY full_name text NULL",
+    "ALTER TABLE users MODIFY full_name varchar(200) NULL",
+<% endif %>
+    "ALTER TABLE users DROP COLUMN nickname",
+]
+
+
+def test_importing_the_application_opens_no_connection() -> None:
+    # An audit hook sees every connection, and every look at a name server.
+    script = """
+import sys
+sys.addaudithook(lambda event, _: event.startswith(("socket.connect", "socket.get")) and exit(event))
+import app.main
+"""
+    imported = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=PROJECT,
+        env=os.environ | {"DATABASE_URL": f"{DRIVER}://user:{PASSWORD}@db.invalid/name"},
+        capture_output=True,
+        text=True,
+    )
+
+    assert (imported.returncode, imported.stderr) == (0, "")
+
+
+async def test_without_a_database_the_process_lives_and_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    url = f"{DRIVER}://user:{PASSWORD}@127.0.0.1:1/name"
+    async with started(database_url=make_url(url)) as (client, _):
+        live = await client.get("/health/live")
+        others = [await client.get(path) for path in ("/health/ready", "/users", "/users/1")]
+
+    assert live.status_code == 200
+    for response in others:
+        assert response.status_code == 503
+        assert response.headers["retry-after"]
+        assert response.json() == {"detail": "The database is away"}
+    assert "503" in caplog.text
+    assert PASSWORD not in caplog.text
+
+
+async def test_a_wrong_password_is_not_repeated(caplog: pytest.LogCaptureFixture) -> None:
+    server = make_url(os.environ["DATABASE_URL"])
+    wrong = server.set(username="nobody-of-that-name", password=PASSWORD)
+    async with started(database_url=wrong) as (client, _):
+        response = await client.get("/users")
+
+    assert response.status_code == 503
+    assert PASSWORD not in caplog.text + response.text
+
+
+async def test_a_bug_is_answered_in_json_without_its_traceback(app: FastAPI, clean: None) -> None:
+    transport = ASGITransport(app, raise_app_exceptions=False)
+    async with AsyncClient(transport=transport, base_url="http://test") as client:
+        response = await client.post("/users-then/raise", params={"email": "a@example.com"})
+
+    assert response.status_code == 500
+    assert response.json() == {"detail": "Internal Server Error"}
+
+
+async def test_a_database_error_names_no_values(database: Database, clean: None) -> None:
+    async with database.session() as session:
+        with pytest.raises(DBAPIError) as error:
+            await session.execute(text("SELECT :secret FROM nowhere"), {"secret": PASSWORD})
+
+    assert PASSWORD not in str(error.value)
+
+
+async def test_a_change_of_the_schema_costs_no_request(
+    committing_client: AsyncClient, database: Database
+) -> None:
+    created = await committing_client.post("/users", json={"email": "a@example.com"})
+    path = created.headers["location"]
+
+    async def statuses() -> set[int]:
+        responses = await asyncio.gather(
+            *(committing_client.get(path) for _ in range(20)),
+            *(committing_client.patch(path, json={"full_name": "A"}) for _ in range(5)),
+            *(committing_client.get("/users") for _ in range(20)),
+        )
+        return {response.status_code for response in responses}
+
+    assert await statuses() == {200}
+    for change in CHANGES:
+        await databases.execute(database.engine.url, change)
+        assert await statuses() == {200}, change
+
+
+async def test_a_stream_has_its_own_session(
+    committing_client: AsyncClient, database: Database
+) -> None:
+    for number in range(3):
+        await committing_client.post("/users", json={"email": f"{number}@example.com"})
+
+    response = await committing_client.get("/stream")
+
+    assert response.text == "0@example.com\n1@example.com\n2@example.com\n"
+    assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+async def test_a_background_task_has_its_own_session(committing_client: AsyncClient) -> None:
+    response = await committing_client.post("/users-with-task", params={"email": "a@example.com"})
+
+    assert response.status_code == 201
+    # The task found the row, since it was committed before the answer.
+    user = await committing_client.get(f"/users/{response.json()['id']}")
+    assert user.json()["full_name"] == "Welcome"
+
+
+async def test_after_sigterm_readiness_says_so_and_then_the_server_stops(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stopped = asyncio.Event()
+
+    def stop(_: int, __: FrameType | None) -> None:
+        stopped.set()
+
+    monkeypatch.setattr(shutdown, "DRAIN", 0.2)
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        async with started() as (client, _):
+            assert (await client.get("/health/ready")).status_code == 200
+            os.kill(os.getpid(), signal.SIGTERM)
+
+            ready, live, users = [
+                await client.get(path) for path in ("/health/ready", "/health/live", "/users")
+            ]
+            assert (ready.status_code, live.status_code, users.status_code) == (503, 200, 200)
+            assert ready.json() == {"detail": "Shutting down"}
+            assert not stopped.is_set()
+            async with asyncio.timeout(5):
+                await stopped.wait()
+        assert signal.getsignal(signal.SIGTERM) is stop
+    finally:
+        signal.signal(signal.SIGTERM, before)

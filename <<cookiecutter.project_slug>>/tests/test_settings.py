@@ -1,0 +1,115 @@
+"""Wrong settings stop the start with one line, which never holds a password."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.core import config
+from app.core.config import DRIVER, EXAMPLE_URL, load_settings
+from tests.process import PROJECT
+
+PASSWORD = "correct-horse"
+URL = f"{DRIVER}://user:{PASSWORD}@127.0.0.1:1/name"
+
+
+def test_the_environment_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", URL)
+    monkeypatch.setenv("POOL_SIZE", "7")
+    monkeypatch.setenv("MAX_OVERFLOW", "3")
+    monkeypatch.setenv("ECHO_SQL", "true")
+
+    settings = load_settings()
+
+    assert settings.database_url.password == PASSWORD
+    assert (settings.pool_size, settings.connections, settings.echo_sql) == (7, 10, True)
+
+
+def test_the_environment_comes_before_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_text("POOL_SIZE=5\nMAX_OVERFLOW=6\n")
+    monkeypatch.setenv("POOL_SIZE", "7")
+
+    settings = load_settings()
+
+    assert (settings.pool_size, settings.max_overflow) == (7, 6)
+
+
+def test_secrets_come_from_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "database_url").write_text(URL)
+    monkeypatch.delenv("DATABASE_URL")
+    monkeypatch.setitem(config.Settings.model_config, "secrets_dir", tmp_path)
+
+    assert load_settings().database_url.password == PASSWORD
+
+
+def test_settings_print_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", URL)
+
+    settings = load_settings()
+
+    assert PASSWORD not in repr(settings) + str(settings.database_url)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("DATABASE_URL", None, "required"),
+        ("DATABASE_URL", "", EXAMPLE_URL),
+        ("DATABASE_URL", PASSWORD, EXAMPLE_URL),
+        ("DATABASE_URL", URL.replace(DRIVER, DRIVER.split("+")[0]), f"must start with {DRIVER}://"),
+        ("DATABASE_URL", f"sqlite+aiosqlite:///{PASSWORD}", f"must start with {DRIVER}://"),
+        ("DATABASE_URL", URL.replace(":1/", ":port/"), EXAMPLE_URL),
+        ("POOL_SIZE", "0", "greater than or equal to 1"),
+        ("POOL_SIZE", "1001", "less than or equal to 1000"),
+        ("POOL_SIZE", "many", "valid integer"),
+        ("MAX_OVERFLOW", "-1", "greater than or equal to 0"),
+        ("POOL_TIMEOUT", "0", "greater than 0"),
+        ("POOL_TIMEOUT", "inf", "finite"),
+        ("POOL_TIMEOUT", "nan", "finite"),
+        ("POOL_RECYCLE", "-2", "greater than or equal to -1"),
+        ("STATEMENT_TIMEOUT", "0", "greater than or equal to 0.001"),
+        ("ECHO_SQL", "perhaps", "boolean"),
+    ],
+)
+def test_a_wrong_value_is_named_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str | None, reason: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", URL)
+    if value is None:
+        monkeypatch.delenv(name)
+    else:
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(SystemExit) as stopped:
+        load_settings()
+
+    line = str(stopped.value)
+    assert f"{name}: " in line
+    assert reason in line
+    assert "\n" not in line
+    assert PASSWORD not in line
+
+
+def test_a_wrong_value_stops_the_server() -> None:
+    server = subprocess.run(
+        [sys.executable, "-m", "uvicorn", "app.main:app", "--port", "0"],
+        cwd=PROJECT,
+        env=os.environ | {"DATABASE_URL": URL, "POOL_SIZE": "0"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+    assert server.returncode != 0
+    assert server.stdout + server.stderr == (
+        "Wrong settings: POOL_SIZE: Input should be greater than or equal to 1\n"
+    )
+
+
+def test_git_ignores_secrets() -> None:
+    assert ".env" in (PROJECT / ".gitignore").read_text().splitlines()

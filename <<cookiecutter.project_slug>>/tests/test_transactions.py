@@ -1,0 +1,169 @@
+"""What is answered is what is stored, and nothing else is."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+from httpx2 import AsyncClient, Response
+from sqlalchemy import ForeignKey, event, select
+from sqlalchemy.exc import ArgumentError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from app.core.db import Database
+from app.models import Base, User
+from app.models.base import refuse_lazy_loading
+<% if cookiecutter.database == "postgresql" %>
+from dev import database as databases
+<% endif %>
+from tests import routes
+
+
+async def stored(database: Database) -> list[str]:
+    """Return the e-mail addresses that were committed."""
+    async with database.session() as session:
+        return list(await session.scalars(select(User.email).order_by(User.email)))
+
+
+@pytest.mark.parametrize("run", [1, 2])
+async def test_tests_do_not_see_each_other(client: AsyncClient, run: int) -> None:
+    assert (await client.get("/users")).json()["items"] == []
+    assert (await client.post("/users", json={"email": "a@example.com"})).status_code == 201
+
+
+async def test_a_test_goes_on_after_an_integrity_error(
+    client: AsyncClient, session: AsyncSession
+) -> None:
+    session.add(User(email="a@example.com"))
+    await session.commit()
+    session.add(User(email="a@example.com"))
+    with pytest.raises(IntegrityError):
+        await session.flush()
+    await session.rollback()
+
+    assert (await client.post("/users", json={"email": "a@example.com"})).status_code == 409
+    assert len((await client.get("/users")).json()["items"]) == 1
+
+
+async def test_of_forty_equal_creates_one_succeeds(
+    committing_client: AsyncClient, database: Database
+) -> None:
+    responses = await asyncio.gather(
+        *(committing_client.post("/users", json={"email": "a@example.com"}) for _ in range(40))
+    )
+
+    assert Counter(response.status_code for response in responses) == {201: 1, 409: 39}
+    assert await stored(database) == ["a@example.com"]
+
+
+async def test_what_is_answered_201_is_committed_before(server: AsyncClient) -> None:
+    async def create_and_read(number: int) -> int:
+        created = await server.post("/users", json={"email": f"{number}@example.com"})
+        assert created.status_code == 201
+        return (await server.get(created.headers["location"])).status_code
+
+    # Each create has its own connection, and each read most likely another one.
+    assert set(await asyncio.gather(*map(create_and_read, range(40)))) == {200}
+
+
+async def test_an_error_after_a_write_leaves_nothing(
+    committing_client: AsyncClient, database: Database
+) -> None:
+    with pytest.raises(RuntimeError, match="a bug"):
+        await committing_client.post("/users-then/raise", params={"email": "a@example.com"})
+
+    assert await stored(database) == []
+
+
+async def test_a_commit_on_a_killed_connection_is_no_success(
+    committing_client: AsyncClient, database: Database
+) -> None:
+    response = await committing_client.post("/users-then/kill", params={"email": "a@example.com"})
+
+    assert response.status_code == 503
+    assert response.headers["retry-after"]
+    assert await stored(database) == []
+<% if cookiecutter.database == "postgresql" %>
+
+
+async def test_a_commit_that_a_deferred_constraint_refuses_is_no_success(
+    committing_client: AsyncClient, database: Database
+) -> None:
+    url = database.engine.url
+    await databases.execute(
+        url,
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE check_violation; END $$",
+    )
+    await databases.execute(
+        url,
+        "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON users DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    try:
+        response = await committing_client.post("/users", json={"email": "a@example.com"})
+    finally:
+        await databases.execute(url, "DROP FUNCTION refuse CASCADE")
+
+    assert response.status_code == 422
+    assert await stored(database) == []
+<% endif %>
+
+
+async def test_requests_that_lock_in_opposite_order_both_succeed(
+    committing_client: AsyncClient, database: Database
+) -> None:
+    async with database.session() as session:
+        users = [User(email=f"{n}@example.com") for n in range(2)]
+        session.add_all(users)
+    first, second = (user.id for user in users)
+
+    async def rename(one: int, other: int, full_name: str) -> Response:
+        return await committing_client.post(
+            f"/rename/{one}/{other}", params={"full_name": full_name}
+        )
+
+    responses = await asyncio.gather(rename(first, second, "A"), rename(second, first, "B"))
+
+    assert [response.status_code for response in responses] == [200, 200]
+    # Three runs or more: at least one was run again. A rename makes two counts a run.
+    assert next(routes.runs) > 5
+    async with database.session() as session:
+        names = set(await session.scalars(select(User.full_name)))
+    assert names in ({"A"}, {"B"})
+
+
+async def test_a_session_refuses_a_second_task(committing_client: AsyncClient) -> None:
+    with pytest.raises(RuntimeError, match="belongs to another task"):
+        await committing_client.get("/shared-session")
+
+
+async def test_objects_stay_readable_after_the_commit(database: Database, clean: None) -> None:
+    async with database.session() as session:
+        user = User(email="a@example.com")
+        session.add(user)
+
+    assert user.id
+    assert user.created_at.tzinfo is not None
+
+
+def test_a_relationship_must_say_how_it_is_loaded() -> None:
+    # On a base of their own: models that cannot be used would stop all others.
+    class Apart(DeclarativeBase): ...
+
+    event.listen(Apart, "mapper_configured", refuse_lazy_loading, propagate=True)
+
+    class Parent(Apart):
+        __tablename__ = "parents"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    class Child(Apart):
+        __tablename__ = "children"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        parent_id: Mapped[int] = mapped_column(ForeignKey("parents.id"))
+        parent: Mapped[Parent] = relationship()
+
+    assert event.contains(Base, "mapper_configured", refuse_lazy_loading)
+    with pytest.raises(ArgumentError, match=r"Child\.parent: say how it is loaded"):
+        Apart.registry.configure()
+    Apart.registry.dispose()

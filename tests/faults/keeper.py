@@ -1,0 +1,45 @@
+"""Runs a service's database server, as production's is run, and starts it again when it dies.
+
+`python keeper.py FOLDER OPTION…`, in a generated project. Prints a line of JSON at every start;
+ends the server when standard input closes.
+"""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from dev import server
+
+
+def keep(folder: Path, options: list[str]) -> None:
+    """Keep the server up until standard input closes."""
+    program = server.reachable(server.find(), folder)
+    data = folder / "data"
+    data.mkdir()
+    server.own(data)
+    server.initialize(program, data)
+    wanted = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), wanted.set()), daemon=True).start()
+    while not wanted.is_set():
+        process = subprocess.Popen(
+            [*server.command(program, data, folder, False), *options],
+            stdin=subprocess.DEVNULL,
+            stdout=(folder / "log").open("ab"),
+            stderr=subprocess.STDOUT,
+            cwd="/",
+            **server.identity(),
+        )
+        while not server.is_ready(program, folder) and process.poll() is None:
+            time.sleep(0.02)
+        print(json.dumps({"url": server.url(folder), "pid": process.pid}), flush=True)
+        while process.poll() is None and not wanted.is_set():
+            time.sleep(0.02)
+    process.send_signal(server.STOP)
+    process.wait(30)
+
+
+if __name__ == "__main__":
+    keep(Path(sys.argv[1]), sys.argv[2:])
