@@ -76,7 +76,7 @@ def main() -> None:
             serve(arguments.port)
         else:
             sys.exit(run(arguments.module, arguments.arguments))
-    except database.NoServer as reason:
+    except (database.NoServer, RuntimeError) as reason:
         sys.exit(str(reason))
 
 

@@ -16,12 +16,11 @@ from pathlib import Path
 from sqlalchemy import URL, NullPool, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-# What the shell knows as "service unavailable": `EX_UNAVAILABLE` of sysexits.h.
-NO_SERVER = 69
+from dev.supervisor import NO_SERVER
 
 
 class NoServer(Exception):
-    """There is no server, with the way to get one."""
+    """The machine has no server, with the way to get one."""
 
 
 @dataclass
@@ -40,7 +39,7 @@ class Server:
 def start(project: Path | None = None) -> Server:
     """Start a throwaway server, or the one of a project whose data last.
 
-    Raises NoServer when it cannot be had.
+    Raises NoServer when the machine has none, and RuntimeError when it does not start.
     """
     supervisor = subprocess.Popen(
         [sys.executable, "-m", "dev.supervisor", *([str(project)] if project else [])],
@@ -55,7 +54,8 @@ def start(project: Path | None = None) -> Server:
     line = supervisor.stdout.readline()
     if not line:
         _, reason = supervisor.communicate()
-        raise NoServer(reason.strip())
+        error = NoServer if supervisor.returncode == NO_SERVER else RuntimeError
+        raise error(reason.strip())
     said = json.loads(line)
     return Server(make_url(said["url"]), said["shared"], supervisor)
 
@@ -86,7 +86,12 @@ async def execute(url: URL, statement: str) -> str:
 def create_database(server: URL, name: str) -> URL:
     """Create an empty database on a server, in place of an old one of that name."""
     drop_database(server, name)
+<% if cookiecutter.database == "postgresql" %>
+    # Copying files is ten times as fast as the default, which writes all to the log first.
+    asyncio.run(execute(server, f"CREATE DATABASE {name} STRATEGY file_copy"))
+<% else %>
     asyncio.run(execute(server, f"CREATE DATABASE {name}"))
+<% endif %>
     return server.set(database=name)
 
 

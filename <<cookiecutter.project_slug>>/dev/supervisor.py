@@ -21,6 +21,9 @@ from typing import TextIO
 
 from dev import server
 
+# The exit code when the machine has no server: `EX_UNAVAILABLE` of sysexits.h.
+NO_SERVER = 69
+
 # Seconds; a server on a busy machine starts in one to three.
 START_LIMIT = 60
 STOP_LIMIT = 30
@@ -131,7 +134,10 @@ if __name__ == "__main__":
     os.umask(0o077)
     try:
         supervise(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
-    except (RuntimeError, FileNotFoundError) as reason:
+    except FileNotFoundError as reason:
+        print(reason, file=sys.stderr)
+        sys.exit(NO_SERVER)
+    except RuntimeError as reason:
         sys.exit(str(reason))
     except subprocess.CalledProcessError as failure:
         sys.exit(f"The server's data folder cannot be made:\n{failure.stderr}")

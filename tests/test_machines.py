@@ -1,0 +1,135 @@
+"""Machines unlike this one: an empty home, another user, no uv, no server, no network."""
+
+import os
+import pwd
+import runpy
+import shlex
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Render, copy_template, environment, generate, run
+
+IS_ROOT = os.geteuid() == 0
+SEARCHED = [*os.environ["PATH"].split(os.pathsep), "/usr/local/bin", "/usr/bin", "/bin"]
+
+
+def test_make_service_in_a_fresh_clone(tmp_path: Path) -> None:
+    template = copy_template(tmp_path / "template")
+    clone = tmp_path / "clone"
+    run("git", "clone", "--quiet", template, clone, cwd=tmp_path)
+    (home := tmp_path / "home").mkdir()
+    cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    env = environment(HOME=str(home), XDG_CACHE_HOME=cache)
+
+    start = time.monotonic()
+    said = run("make", "service", cwd=clone, env=env).stdout
+    seconds = time.monotonic() - start
+    *_, server, count, _, cd, dev, test = said.splitlines()
+    assert server.startswith("  PostgreSQL 18.")
+    assert " tests passed in " in count
+    assert [cd, dev[:10], test[:11]] == [
+        f"  cd {clone}/out/my-service",
+        "  make dev",
+        "  make test",
+    ]
+    assert run("git", "status", "--porcelain", cwd=clone).stdout == ""
+    # 30 s is what it may take on two cores; the other one may be busy with other tests.
+    assert seconds < 60, said
+
+    answers = "ANSWERS=run_tests=no project_name='My Shop'"
+    for _ in "again", "and again":
+        run("make", "service", answers, cwd=clone, env=env)
+        assert [folder.name for folder in (clone / "out").iterdir()] == ["my-shop"]
+
+    mine = tmp_path / "mine"
+    for code in 0, 2:
+        said = run("make", "service", answers, f"OUT={mine}", cwd=clone, env=env, code=code).stdout
+    assert f'"{mine}/my-shop" directory already exists' in said
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Return a folder that every user can get at, unlike pytest's own."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        folder.chmod(0o755)
+        yield folder
+
+
+def find_python(user: Mapping[str, Any]) -> Path:
+    """Return a Python that a user can run."""
+    for folder in SEARCHED:
+        python = Path(folder, "python3")
+        code = "import sys; sys.exit(sys.version_info < (3, 11))"
+        with suppress(OSError, AssertionError):
+            run(python, "-c", code, cwd=Path("/"), **user)
+            return python
+    raise AssertionError("There is no Python from 3.11 on that an ordinary user can run.")
+
+
+@pytest.mark.parametrize("database", ["postgresql", "mysql"])
+def test_ordinary_user(database: str, open_folder: Path) -> None:
+    someone = pwd.getpwnam("nobody") if IS_ROOT else pwd.getpwuid(os.geteuid())
+    user: dict[str, Any] = {"user": someone.pw_uid, "group": someone.pw_gid}
+    user["extra_groups"] = [] if IS_ROOT else None
+    template = copy_template(open_folder / "template")
+    tools = open_folder / "tools"
+    run("uv", "venv", "--python", find_python(user), tools, cwd=open_folder)
+    run("uv", "pip", "install", "--python", tools, "cookiecutter", "uv", cwd=open_folder)
+    (home := open_folder / "home").mkdir()
+    os.chown(home, someone.pw_uid, someone.pw_gid)
+
+    path = os.pathsep.join([f"{tools}/bin", "/usr/local/bin", "/usr/bin", "/bin"])
+    env = environment(HOME=str(home), PATH=path, XDG_CACHE_HOME=f"{home}/.cache")
+    del env["COOKIECUTTER_CONFIG"]
+    words = ["cookiecutter", str(template), "--no-input", f"database={database}"]
+    said = run(*words, cwd=home, env=env, **user).stdout
+    assert " tests passed in " in said
+    assert (home / "my-service").stat().st_uid == someone.pw_uid
+    run("make", "lint", cwd=home / "my-service", env=env, **user)
+
+
+def test_no_uv(tmp_path: Path) -> None:
+    folders = [folder for folder in SEARCHED if not Path(folder, "uv").exists()]
+    env = environment(PATH=os.pathsep.join(folders))
+    assert shutil.which("uv", path=env["PATH"]) is None
+    said = generate(tmp_path, env=env)
+    project = tmp_path / "my-service"
+    assert " tests passed in " in said
+    assert not (project / "uv.lock").exists()
+    assert " passed in " in run("make", "test", cwd=project, env=env).stdout
+
+
+def test_no_server(tmp_path: Path, render: Render) -> None:
+    """Hide the machine's servers behind an empty file, which only this generation sees."""
+    module = runpy.run_path(str(render(tmp_path, database="mysql") / "dev" / "server.py"))
+    folders = [*SEARCHED, *module["FOLDERS"]]
+    programs = [Path(folder, name) for folder in folders for name in ("mariadbd", "mysqld")]
+    servers = sorted({str(program.resolve()) for program in programs if program.exists()})
+    (empty := tmp_path / "empty").touch()
+    hide = "".join(f"mount --bind {empty} {shlex.quote(server)} && " for server in servers)
+    alone = ["unshare", "--mount", *([] if IS_ROOT else ["--map-root-user"])]
+    (output := tmp_path / "out").mkdir()
+    said = generate(
+        output, "database=mysql", within=[*alone, "sh", "-c", f'{hide} exec "$@"', "sh"]
+    )
+    assert "NOT TESTED. There is no MariaDB or MySQL server on this machine" in said
+    assert "apt-get install" in said
+    assert said.splitlines()[-1].startswith("  make test ")
+    assert (output / "my-service" / ".venv").is_dir()
+
+
+def test_no_network(tmp_path: Path) -> None:
+    """Let every request end at a port where nobody listens."""
+    nowhere = "http://127.0.0.1:9"
+    env = environment(HTTPS_PROXY=nowhere, HTTP_PROXY=nowhere, ALL_PROXY=nowhere)
+    said = generate(tmp_path, env=env | {"UV_CACHE_DIR": f"{tmp_path}/cache"})
+    assert "NOT TESTED. `" in said
+    assert "is the network there?" in said
+    assert (tmp_path / "my-service" / "pyproject.toml").exists()

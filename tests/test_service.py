@@ -1,0 +1,70 @@
+"""Each database's service, generated and proven by the hook, on its real server."""
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+from conftest import Render, Service, environment, files, run
+
+SERVERS = {"postgresql": r"PostgreSQL 1[89]\.\d+", "mysql": r"(MariaDB|MySQL) \d+\.\d+\.\d+"}
+
+
+def database(service: Service) -> str:
+    """Return the database that the service was generated for."""
+    return service.project.parent.name
+
+
+def test_generation_ends_with_a_summary(service: Service) -> None:
+    *_, server, count, empty, cd, dev, test = service.said.splitlines()
+    assert re.fullmatch(rf"  {SERVERS[database(service)]} \(throwaway\)", server)
+    match = re.fullmatch(r"  (\d+) tests passed in \d+\.\d s", count)
+    assert match is not None
+    assert int(match[1]) >= 40
+    assert [empty, cd] == ["", f"  cd {service.project}"]
+    assert dev.startswith("  make dev ")
+    assert test.startswith("  make test ")
+
+
+def test_generation_shows_progress(service: Service) -> None:
+    assert re.search(r"^\.+ *\[ *\d+%\]$", service.said, re.MULTILINE)
+    assert re.search(r"^\d+ passed in ", service.said, re.MULTILINE)
+
+
+def test_generation_adds_only_what_git_ignores_and_the_lock(
+    service: Service, render: Render
+) -> None:
+    rendered = render(database=database(service))
+    assert files(service.project) == files(rendered)
+    run("git", "init", "--quiet", cwd=service.project)
+    new = run("git", "status", "--porcelain", "--untracked-files=all", cwd=service.project).stdout
+    (service.project / ".git").rename(service.project.parent / "git")
+    assert {line.split()[-1] for line in new.splitlines()} == {*files(rendered), "uv.lock"}
+
+
+def test_lock_fits(service: Service) -> None:
+    run("uv", "lock", "--check", cwd=service.project)
+
+
+def test_lint(service: Service) -> None:
+    assert "Success: no issues found" in run("make", "lint", cwd=service.project).stdout
+
+
+def test_suite_in_parallel(service: Service, tmp_path: Path) -> None:
+    report = tmp_path / "report.xml"
+    python = service.project / ".venv/bin/python"
+    run(python, "-m", "pytest", "-n", "2", f"--junitxml={report}", cwd=service.project)
+    (suite,) = ElementTree.parse(report).iter("testsuite")
+    assert int(suite.attrib["tests"]) >= 40
+    assert [suite.attrib[kind] for kind in ("errors", "failures", "skipped")] == ["0", "0", "0"]
+
+
+def test_odd_answers_run(service: Service, render: Render) -> None:
+    odd = """It's a "🚀" \\ {{x}} ${{ y }} 服务"""
+    project = render(
+        project_name=odd, project_slug="odd", description=odd, database=database(service)
+    )
+    code = "from app.main import app; print(ascii(app.title))"
+    python = service.project / ".venv/bin/python"
+    url = {"postgresql": "postgresql+asyncpg", "mysql": "mysql+asyncmy"}[database(service)]
+    env = environment(DATABASE_URL=f"{url}://u:p@localhost/x")
+    assert run(python, "-c", code, cwd=project, env=env).stdout.strip() == ascii(odd)

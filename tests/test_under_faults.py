@@ -1,0 +1,32 @@
+"""Each database's service under faults and odd requests: real servers that die, freeze, refuse."""
+
+import sys
+from pathlib import Path
+
+from conftest import TEMPLATE, Service, environment, run
+
+FAULTS = TEMPLATE / "tests" / "faults"
+SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
+
+
+def test_faults(service: Service) -> None:
+    """Run `faults/` by the service's own Python, which has its driver and its modules."""
+    python = service.project / ".venv" / "bin" / "python"
+    alone: list[str | Path] = ["-c", "pyproject.toml", "--rootdir", ".", "--confcutdir", FAULTS]
+    said = run(
+        python,
+        *"-m pytest -s -p no:cacheprovider".split(),
+        *alone,
+        FAULTS,
+        cwd=service.project,
+        env=environment(SCHEMATHESIS=str(SCHEMATHESIS)),
+    ).stdout
+    print(said)
+    assert said.count("FIGURES") == 5
+    assert "skipped" not in said
+
+
+def test_faults_are_typed(service: Service, tmp_path: Path) -> None:
+    python = service.project / ".venv" / "bin" / "python"
+    words = ["--config-file", "pyproject.toml", f"--cache-dir={tmp_path}"]
+    run(python, "-m", "mypy", *words, FAULTS, cwd=service.project)
