@@ -6,20 +6,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from sqlalchemy import URL
 
 from app.api import errors, health, users
 from app.core.config import Settings, load_settings
 from app.core.db import Database
+from app.core.queries import Queries
 from app.core.shutdown import draining_on_sigterm
 
 
 def create_app(settings: Settings) -> FastAPI:
     """Build the application. Connections are opened in its lifespan, not here."""
 
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        database = Database(
-            settings.database_url,
+    def connect_to(url: URL) -> Database:
+        return Database(
+            url,
             pool_size=settings.pool_size,
             max_overflow=settings.max_overflow,
             pool_timeout=settings.pool_timeout,
@@ -27,8 +28,15 @@ def create_app(settings: Settings) -> FastAPI:
             statement_timeout=settings.statement_timeout,
             echo=settings.echo_sql,
         )
-        async with database:
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        database = connect_to(settings.database_url)
+        read_url = settings.database_read_url
+        replica = connect_to(read_url) if read_url else database
+        async with database, replica:
             app.state.database = database
+            app.state.queries = Queries(database, replica)
             workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
             await database.warn_if_too_many(workers * settings.connections)
             # What was loaded so far stays: the garbage collector need not look at it again and
@@ -43,8 +51,8 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     errors.add_error_handlers(app)
-    app.include_router(health.router)
     app.include_router(users.router)
+    app.include_router(health.router)
     return app
 
 

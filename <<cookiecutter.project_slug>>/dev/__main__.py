@@ -30,10 +30,10 @@ def serve(port: int) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             sys.exit(
-                f"Port {port} cannot be used ({error.strerror}). If `make dev` is running already,"
-                " stop it; else choose another port: make dev PORT=8001"
+                f"Port {port} cannot be used: {error}. If `make dev` is running already, stop it;"
+                " else choose another port: make dev PORT=8001"
             )
     server = database.start(PROJECT)
     if server.shared:

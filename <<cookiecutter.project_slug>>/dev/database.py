@@ -41,6 +41,11 @@ def start(project: Path | None = None) -> Server:
 
     Raises NoServer when the machine has none, and RuntimeError when it does not start.
     """
+<% if cookiecutter.database == "postgresql" %>
+    # These are about another server, and the driver heeds them too.
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]
+<% endif %>
     supervisor = subprocess.Popen(
         [sys.executable, "-m", "dev.supervisor", *([str(project)] if project else [])],
         cwd=Path(__file__).parent.parent,

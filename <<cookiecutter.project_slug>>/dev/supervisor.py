@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
@@ -29,18 +29,19 @@ START_LIMIT = 60
 STOP_LIMIT = 30
 
 
-def lock(folder: Path) -> TextIO:
-    """Take a folder for this process. Raises BlockingIOError when another one has it."""
-    file = (folder / "lock").open("w")
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return file
+def take(lock: TextIO) -> bool:
+    """Take a lock, if no other process has it; return whether this one has it now."""
+    with suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> bool:
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> bool:
     """Return whether a condition became true in time, and while the process lived."""
     deadline = time.monotonic() + START_LIMIT
     while not condition():
-        if time.monotonic() > deadline or (process is not None and process.poll() is not None):
+        if time.monotonic() > deadline or process.poll() is not None:
             return False
         time.sleep(0.02)
     return True
@@ -107,18 +108,19 @@ def supervise(project: Path | None) -> None:
         folder = server.data_folder(project)
         folder.mkdir(exist_ok=True)
         server.own(folder)
+        lock = cleanup.enter_context((folder / "lock").open("w"))
         url = folder / "url"
-        try:
-            cleanup.enter_context(lock(folder))
-        except BlockingIOError:
-            if not wait_for(url.exists):
-                raise RuntimeError("The project's server does not start.") from None
-            hold(url.read_text(), shared=True)
-            return
-        url.unlink(missing_ok=True)
+        url.touch()
+        # While another process has it, its server is starting, up, or ending, each in its time.
+        while not take(lock):
+            if where := url.read_text():
+                hold(where, shared=True)
+                return
+            time.sleep(0.02)
+        url.write_text("")
         run(program, folder / "data", sockets, False, cleanup)
+        cleanup.callback(url.write_text, "")
         url.write_text(server.url(sockets))
-        cleanup.callback(url.unlink)
         hold(server.url(sockets))
 
 

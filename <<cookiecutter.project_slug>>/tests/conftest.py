@@ -5,9 +5,10 @@ commits use `committing_client`, and those that need a process `server`.
 """
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -21,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.core.config import load_settings
 from app.core.db import Database
+from app.core.queries import Queries, Query
 from app.models import User
 from dev import database as databases
 from dev.supervisor import NO_SERVER
@@ -104,8 +106,30 @@ async def started(**settings: Any) -> AsyncIterator[tuple[AsyncClient, Database]
         yield client, app.state.database
 
 
+class QueriesIn(Queries):
+    """Runs the application's queries in a test's transaction, each in a savepoint of it."""
+
+    def __init__(self, database: Database, connection: AsyncConnection) -> None:
+        super().__init__(database, database)
+        self._connection = connection
+
+    async def _run(
+        self, database: Database, query: Query[Any], values: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        lent: Any = SimpleNamespace(
+            engine=database.engine, pool=SimpleNamespace(borrow=self._borrow, give_back=self._keep)
+        )
+        async with self._connection.begin_nested():
+            return await super()._run(lent, query, values)
+
+    async def _borrow(self) -> Any:
+        return await self._connection.get_raw_connection()
+
+    async def _keep(self, _: Any) -> None: ...
+
+
 @pytest.fixture
-async def connection(database: Database) -> AsyncIterator[AsyncConnection]:
+async def connection(app: FastAPI, database: Database) -> AsyncIterator[AsyncConnection]:
     """Open a transaction for one test, make the application's sessions join it, roll it back.
 
     A commit inside ends a savepoint only, and so does an error.
@@ -113,10 +137,12 @@ async def connection(database: Database) -> AsyncIterator[AsyncConnection]:
     async with database.engine.connect() as connection:
         transaction = await connection.begin()
         database.sessions.configure(bind=connection, join_transaction_mode="create_savepoint")
+        queries, app.state.queries = app.state.queries, QueriesIn(database, connection)
         yield connection
         database.sessions.configure(
             bind=database.engine, join_transaction_mode="conditional_savepoint"
         )
+        app.state.queries = queries
         await transaction.rollback()
 
 

@@ -20,10 +20,13 @@ from dev import database as databases
 SLEEP = text("SELECT pg_sleep(:seconds)")
 OWN_ID = text("SELECT pg_backend_pid()")
 KILL = "SELECT pg_terminate_backend({})"
+FAIL = "DO $$ BEGIN RAISE SQLSTATE '{}'; END $$"
 <% else %>
-SLEEP = text("SELECT sleep(:seconds)")
+# In a condition: alone, MySQL's sleep() that is stopped is no error.
+SLEEP = text("SELECT 1 FROM (SELECT 1) AS once WHERE NOT sleep(:seconds)")
 OWN_ID = text("SELECT connection_id()")
 KILL = "KILL {}"
+FAIL = "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = {}"
 <% endif %>
 
 router = APIRouter(route_class=RetryRoute)
@@ -36,6 +39,19 @@ async def sleep(session: SessionDep, seconds: float) -> dict[str, float]:
     """Keep the server busy."""
     await session.execute(SLEEP, {"seconds": seconds})
     return {"slept": seconds}
+
+
+@router.get("/impatient")
+async def give_up(session: SessionDep) -> None:
+    """Have a time limit of one's own."""
+    async with asyncio.timeout(0.05):
+        await session.execute(SLEEP, {"seconds": 20})
+
+
+@router.get("/fail/{code}")
+async def fail(session: SessionDep, code: str) -> None:
+    """Have the server report an error."""
+    await session.execute(text(FAIL.format(code)))
 
 
 @router.get("/echo/{number}")

@@ -5,6 +5,7 @@ import os
 <% if cookiecutter.database == "mysql" %>
 import re
 <% endif %>
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,14 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL, make_url, text
 <% if cookiecutter.database == "mysql" %>
+from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError
+<% endif %>
+from sqlalchemy.ext.asyncio import create_async_engine
+<% if cookiecutter.database == "mysql" %>
+from sqlalchemy.schema import CreateTable
 <% endif %>
 
 from app.models import Base
@@ -81,6 +87,31 @@ def test_a_change_of_the_models_is_seen(alembic: Config, empty: URL) -> None:
     assert "modify_default" in str(drift.value)
 
 
+<% if cookiecutter.database == "mysql" %>
+def test_texts_are_as_the_models_say(alembic: Config, empty: URL) -> None:
+    """Alembic compares neither character sets nor collations."""
+    query = (
+        "SELECT group_concat(concat_ws(' ', table_name, column_name, collation_name)"
+        " ORDER BY table_name, column_name) FROM information_schema.columns"
+        " WHERE table_schema = database() AND table_name <> 'alembic_version'"
+    )
+    command.upgrade(alembic, "head")
+    migrated = asyncio.run(databases.execute(empty, query))
+    command.downgrade(alembic, "base")
+    for table in Base.metadata.sorted_tables:
+        statement = str(CreateTable(table).compile(dialect=mysql.dialect()))
+        asyncio.run(databases.execute(empty, statement))
+
+    assert asyncio.run(databases.execute(empty, query)) == migrated
+    assert "utf8mb4" in migrated
+
+
+<% endif %>
+def test_every_constraint_has_a_name() -> None:
+    for table in Base.metadata.sorted_tables:
+        assert None not in {constraint.name for constraint in table.constraints}
+
+
 def test_one_head_and_names_that_sort_by_time(alembic: Config) -> None:
     scripts = ScriptDirectory.from_config(alembic)
     newest_first = [Path(script.path).name for script in scripts.walk_revisions()]
@@ -142,3 +173,24 @@ async def test_replicas_that_start_at_once_migrate_once(empty: URL) -> None:
 
     assert [replica.returncode for replica in replicas] == [0, 0, 0], outputs
     assert await asyncio.to_thread(tables, empty) == {"alembic_version", *Base.metadata.tables}
+
+
+async def test_a_replica_waits_within_a_limit(empty: URL, tmp_path: Path) -> None:
+    shutil.copytree(PROJECT / "migrations", tmp_path, dirs_exist_ok=True)
+    env = tmp_path / "env.py"
+    env.write_text(env.read_text().replace("LOCK_LIMIT = 300\n", "LOCK_LIMIT = 0\n"))
+    impatient = Config()
+    impatient.set_main_option("script_location", str(tmp_path))
+<% if cookiecutter.database == "postgresql" %>
+    take = text("SELECT pg_try_advisory_lock(hashtext('alembic'))")
+<% else %>
+    take = text("SELECT GET_LOCK(CONCAT('alembic ', DATABASE()), 0)")
+<% endif %>
+    engine = create_async_engine(empty)
+    async with engine.connect() as other:
+        await other.execute(take)
+        with pytest.raises(TimeoutError, match="Another process has been migrating for 0 s"):
+            await asyncio.to_thread(command.upgrade, impatient, "head")
+    await engine.dispose()
+
+    await asyncio.to_thread(command.upgrade, impatient, "head")

@@ -129,7 +129,7 @@ async def test_a_stream_has_its_own_session(
     response = await committing_client.get("/stream")
 
     assert response.text == "0@example.com\n1@example.com\n2@example.com\n"
-    assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    assert database.pool.checkedout() == 0
 
 
 async def test_a_background_task_has_its_own_session(committing_client: AsyncClient) -> None:
@@ -139,6 +139,16 @@ async def test_a_background_task_has_its_own_session(committing_client: AsyncCli
     # The task found the row, since it was committed before the answer.
     user = await committing_client.get(f"/users/{response.json()['id']}")
     assert user.json()["full_name"] == "Welcome"
+
+
+async def test_it_also_runs_in_a_thread() -> None:
+    """As in Starlette's TestClient: there, signals are not its own."""
+
+    async def run() -> int:
+        async with started() as (client, _):
+            return (await client.get("/health/ready")).status_code
+
+    assert await asyncio.to_thread(asyncio.run, run()) == 200
 
 
 async def test_after_sigterm_readiness_says_so_and_then_the_server_stops(
@@ -161,6 +171,7 @@ async def test_after_sigterm_readiness_says_so_and_then_the_server_stops(
             ]
             assert (ready.status_code, live.status_code, users.status_code) == (503, 200, 200)
             assert ready.json() == {"detail": "Shutting down"}
+            assert ready.headers["retry-after"]
             assert not stopped.is_set()
             async with asyncio.timeout(5):
                 await stopped.wait()

@@ -20,4 +20,4 @@ def test_the_readme_lists_every_setting() -> None:
 
     for name in Settings.model_fields:
         assert f"| `{name.upper()}` |" in readme
-        assert f"\n{name.upper()}=" in example
+        assert f"{name.upper()}=" in example

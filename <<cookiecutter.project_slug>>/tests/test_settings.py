@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from app.core import config
-from app.core.config import DRIVER, EXAMPLE_URL, load_settings
+from app.core.config import DRIVER, EXAMPLE_URL, Settings, load_settings
 from tests.process import PROJECT
 
 PASSWORD = "correct-horse"
@@ -31,7 +32,7 @@ def test_the_environment_comes_before_the_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path(".env").write_text("POOL_SIZE=5\nMAX_OVERFLOW=6\n")
+    Path(".env").write_text("POOL_SIZE=5\nMAX_OVERFLOW=6\nOF_ANOTHER_PROGRAM=7\n")
     monkeypatch.setenv("POOL_SIZE", "7")
 
     settings = load_settings()
@@ -93,6 +94,13 @@ def test_a_wrong_value_is_named_in_one_line(
     assert reason in line
     assert "\n" not in line
     assert PASSWORD not in line
+
+
+def test_an_error_of_the_settings_holds_no_value() -> None:
+    with pytest.raises(ValidationError) as error:
+        Settings(database_url=PASSWORD)
+
+    assert PASSWORD not in str(error.value)
 
 
 def test_a_wrong_value_stops_the_server() -> None:

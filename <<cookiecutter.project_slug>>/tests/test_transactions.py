@@ -2,11 +2,16 @@
 
 import asyncio
 from collections import Counter
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from httpx2 import AsyncClient, Response
 from sqlalchemy import ForeignKey, event, select
+<% if cookiecutter.database == "postgresql" %>
 from sqlalchemy.exc import ArgumentError, IntegrityError
+<% else %>
+from sqlalchemy.exc import ArgumentError, IntegrityError, StatementError
+<% endif %>
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -17,6 +22,9 @@ from app.models.base import refuse_lazy_loading
 from dev import database as databases
 <% endif %>
 from tests import routes
+<% if cookiecutter.database == "mysql" %>
+from tests.conftest import started
+<% endif %>
 
 
 async def stored(database: Database) -> list[str]:
@@ -54,6 +62,24 @@ async def test_of_forty_equal_creates_one_succeeds(
 
     assert Counter(response.status_code for response in responses) == {201: 1, 409: 39}
     assert await stored(database) == ["a@example.com"]
+
+
+async def test_a_user_who_is_deleted_meanwhile_is_not_found(
+    committing_client: AsyncClient, database: Database
+) -> None:
+    for number in range(5):
+        created = await committing_client.post("/users", json={"email": f"{number}@example.com"})
+        path = created.headers["location"]
+
+        deleted, *others = await asyncio.gather(
+            committing_client.delete(path),
+            committing_client.delete(path),
+            *(committing_client.patch(path, json={"full_name": str(n)}) for n in range(3)),
+        )
+
+        assert sorted(response.status_code for response in (deleted, others[0])) == [204, 404]
+        assert {response.status_code for response in others[1:]} <= {200, 404}
+    assert await stored(database) == []
 
 
 async def test_what_is_answered_201_is_committed_before(server: AsyncClient) -> None:
@@ -145,6 +171,45 @@ async def test_objects_stay_readable_after_the_commit(database: Database, clean:
 
     assert user.id
     assert user.created_at.tzinfo is not None
+<% if cookiecutter.database == "mysql" %>
+
+
+async def test_objects_are_whole_without_returning(clean: None) -> None:
+    """MariaDB has INSERT … RETURNING and MySQL has not: here it does as MySQL does."""
+    async with started(pool_size=1) as (_, database):
+        async with database.engine.connect():
+            database.engine.dialect.insert_returning = False
+        async with database.session() as session:
+            user = User(email="a@example.com")
+            session.add(user)
+
+    assert user.created_at.tzinfo is not None
+
+
+async def test_a_transaction_sees_what_others_have_committed(
+    committing_client: AsyncClient, database: Database
+) -> None:
+    """Not so on the server's own level, which also locks the gaps between rows."""
+    async with database.session() as session:
+        assert list(await session.scalars(select(User.email))) == []
+        await committing_client.post("/users", json={"email": "a@example.com"})
+        assert list(await session.scalars(select(User.email))) == ["a@example.com"]
+<% endif %>
+
+
+async def test_times_are_moments(session: AsyncSession) -> None:
+    noon_in_india = datetime(2026, 1, 1, 12, tzinfo=timezone(timedelta(hours=5, minutes=30)))
+    user = User(email="a@example.com", created_at=noon_in_india)
+    session.add(user)
+    await session.flush()
+    await session.refresh(user)
+
+    assert user.created_at == noon_in_india
+<% if cookiecutter.database == "mysql" %>
+    session.add(User(email="b@example.com", created_at=datetime(2026, 1, 1, 12)))
+    with pytest.raises(StatementError, match="a time needs a zone"):
+        await session.flush()
+<% endif %>
 
 
 def test_a_relationship_must_say_how_it_is_loaded() -> None:

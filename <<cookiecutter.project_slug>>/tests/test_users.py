@@ -107,6 +107,13 @@ async def test_bad_input_is_refused_with_a_reason(client: AsyncClient, body: byt
     assert all(set(error) == {"type", "loc", "msg"} for error in detail)
 
 
+async def test_emails_are_compared_to_the_letter(client: AsyncClient) -> None:
+    names = ["e", "E", "é", "🙂", "🚀"]
+    created = [await create(client, email=f"{name}@example.com") for name in names]
+
+    assert (await client.get("/users")).json()["items"] == created
+
+
 async def test_read(client: AsyncClient) -> None:
     created = await create(client)
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, HTTPException, Request
 from pydantic import BaseModel
 
 from app.api.errors import RETRY_AFTER, UNAVAILABLE
-from app.core.deps import DatabaseDep
+from app.core.deps import QueriesDep
 
 router = APIRouter(prefix="/health", tags=["health"])
 
@@ -24,9 +24,9 @@ async def live() -> Health:
 
 
 @router.get("/ready", responses=UNAVAILABLE)
-async def ready(request: Request, database: DatabaseDep) -> Health:
+async def ready(request: Request, queries: QueriesDep) -> Health:
     """Answer 200 when a request would get a connection and an answer from the database."""
     if request.app.state.draining:
         raise HTTPException(503, "Shutting down", {"Retry-After": RETRY_AFTER})
-    await database.ping()
+    await queries.ping()
     return Health()

@@ -1,13 +1,14 @@
 """Create, read, list, change and delete users."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Query, Response
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.errors import CONFLICT, DATABASE_ERRORS, INVALID_BODY, NOT_FOUND
-from app.core.deps import RetryRoute, SessionDep
+from app.core.deps import QueriesDep, RetryRoute, SessionDep
+from app.core.queries import Create, Read
 from app.models import User
 from app.schemas.user import UserCreate, UserId, UserPage, UserRead, UserUpdate
 
@@ -15,36 +16,38 @@ router = APIRouter(
     prefix="/users", tags=["users"], route_class=RetryRoute, responses=DATABASE_ERRORS
 )
 
+USER = select(User.id, User.email, User.full_name, User.created_at)
+CREATE_USER = Create(UserRead, User, ["email", "full_name"], USER)
+USER_BY_ID = Read(UserRead, USER.where(User.id == bindparam("user_id")))
+USERS_AFTER = Read(
+    UserRead, USER.where(User.id > bindparam("after")).order_by(User.id).limit(bindparam("limit"))
+)
 
-@router.post("", status_code=201, response_model=UserRead, responses={**INVALID_BODY, **CONFLICT})
-async def create_user(session: SessionDep, data: UserCreate, response: Response) -> User:
+
+@router.post("", status_code=201, responses={**INVALID_BODY, **CONFLICT})
+async def create_user(queries: QueriesDep, data: UserCreate, response: Response) -> UserRead:
     """Create a user."""
-    user = User(**data.model_dump())
-    session.add(user)
-    await session.flush()
+    user = await queries.create(CREATE_USER, **data.model_dump())
     response.headers["Location"] = f"/users/{user.id}"
     return user
 
 
-@router.get("", response_model=UserPage)
+@router.get("")
 async def list_users(
-    session: SessionDep,
+    queries: QueriesDep,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     after: UserId | None = None,
-) -> dict[str, Any]:
+) -> UserPage:
     """List users by id, a page at a time: `next` of one page is `after` of the following."""
-    statement = select(User).order_by(User.id).limit(limit + 1)
-    if after is not None:
-        statement = statement.where(User.id > after)
-    users = (await session.scalars(statement)).all()
+    users = await queries.all(USERS_AFTER, after=after or 0, limit=limit + 1)
     more = len(users) > limit
-    return {"items": users[:limit], "next": users[limit - 1].id if more else None}
+    return UserPage(items=users[:limit], next=users[limit - 1].id if more else None)
 
 
-@router.get("/{user_id}", response_model=UserRead, responses=NOT_FOUND)
-async def read_user(session: SessionDep, user_id: UserId) -> User:
+@router.get("/{user_id}", responses=NOT_FOUND)
+async def read_user(queries: QueriesDep, user_id: UserId) -> UserRead:
     """Read a user."""
-    user = await session.get(User, user_id)
+    user = await queries.first(USER_BY_ID, user_id=user_id)
     if user is None:
         raise HTTPException(404, "No such user")
     return user

@@ -47,6 +47,11 @@ class Settings(BaseSettings):
 
     database_url: Annotated[URL, NoDecode, BeforeValidator(parse_url)] = Field(repr=False)
 
+    # A replica that answers the reads; what was just written may come a moment later there.
+    database_read_url: Annotated[
+        URL | None, NoDecode, BeforeValidator(lambda value: parse_url(value) if value else None)
+    ] = Field(default=None, repr=False)
+
     # Connections that stay open, and how many more a worker opens under load.
     pool_size: int = Field(default=<< cookiecutter.pool_size >>, ge=1, le=1000)
     max_overflow: int = Field(default=<< cookiecutter.max_overflow >>, ge=0, le=1000)

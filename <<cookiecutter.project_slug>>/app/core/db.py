@@ -9,14 +9,23 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
+<% if cookiecutter.database == "postgresql" %>
 from sqlalchemy import URL, Dialect, ExceptionContext, event, text
-from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
+<% else %>
+from sqlalchemy import URL, Connection, Dialect, ExceptionContext, event, text
+<% endif %>
+from sqlalchemy.exc import DBAPIError, DisconnectionError, MissingGreenlet, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import ORMExecuteState, Session
-from sqlalchemy.pool import AsyncAdaptedQueuePool
-from sqlalchemy.util import await_
+<% if cookiecutter.database == "postgresql" %>
+from sqlalchemy.pool import AsyncAdaptedQueuePool, PoolProxiedConnection
+<% else %>
+from sqlalchemy.pool import AsyncAdaptedQueuePool, PoolProxiedConnection, PoolResetState
+<% endif %>
+from sqlalchemy.util.concurrency import await_, greenlet_spawn, in_greenlet
 from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty
 
 logger = logging.getLogger(__name__)
@@ -101,44 +110,85 @@ class FairQueue(AsyncAdaptedQueue[Any]):
 
     def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:
         super().__init__(maxsize, use_lifo)
-        self._waiters: deque[asyncio.Future[Any]] = deque()
+        self._waiters: deque[tuple[float, asyncio.Future[Any]]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
 
     def put_nowait(self, item: Any) -> None:
         """Give to the first waiter, else keep."""
         while self._waiters:
-            waiter = self._waiters.popleft()
+            _, waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_result(item)
                 return
-        super().put_nowait(item)
+        self.keep(item)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """Take what is there, else wait in line. Raises Empty after `timeout` seconds."""
-        if not block or not self.empty():
+        if not block or timeout is None or not self.empty():
             return self.get_nowait()
-        return await_(self._wait(timeout))
+        return await_(self.wait(timeout))
 
-    async def _wait(self, timeout: float | None) -> Any:
-        waiter: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
+    def keep(self, item: Any) -> None:
+        """Keep, for who asks next."""
+        super().put_nowait(item)
+
+    async def wait(self, timeout: float) -> Any:
+        """Wait in line, and take. Raises Empty after `timeout` seconds."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[Any] = loop.create_future()
+        self._waiters.append((loop.time() + timeout, waiter))
+        if self._timer is None:
+            self._timer = loop.call_later(timeout, self._expire)
         try:
-            async with asyncio.timeout(timeout):
-                return await waiter
-        except BaseException as error:
-            with suppress(ValueError):
-                self._waiters.remove(waiter)
+            return await waiter
+        except asyncio.CancelledError:
             # Cancelled at the moment of getting one: the next in line has it.
-            if waiter.done() and not waiter.cancelled():
+            if not waiter.cancelled() and waiter.exception() is None:
                 self.put_nowait(waiter.result())
-            if isinstance(error, TimeoutError):
-                raise Empty from None
             raise
+
+    def _expire(self) -> None:
+        """Send away who has waited too long. The line is in order of time: one timer will do."""
+        loop = asyncio.get_running_loop()
+        while self._waiters and (self._waiters[0][1].done() or self._waiters[0][0] <= loop.time()):
+            _, waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_exception(Empty())
+        self._timer = loop.call_at(self._waiters[0][0], self._expire) if self._waiters else None
 
 
 class FairPool(AsyncAdaptedQueuePool):
     """SQLAlchemy's pool with a fair queue."""
 
     _queue_class = FairQueue
+    _pool: FairQueue
+
+    async def borrow(self) -> PoolProxiedConnection:
+        """Check a connection out, to be given back.
+
+        As `connect()` does it, but without the greenlet in which SQLAlchemy waits, which costs
+        twice as much as the rest. Raises `sqlalchemy.exc.TimeoutError`.
+        """
+        if self._pool.empty() and self._overflow >= self._max_overflow:
+            try:
+                record = await self._pool.wait(self._timeout)
+            except Empty:
+                raise PoolTimeoutError(f"No connection was free within {self._timeout} s") from None
+            # Nobody comes between this and the next lines, which take it out again.
+            self._pool.keep(record)
+        if not self._pool.empty():
+            with suppress(MissingGreenlet):
+                return self.connect()
+        # Something has to be opened.
+        return await greenlet_spawn(self.connect)
+
+    async def give_back(self, connection: PoolProxiedConnection) -> None:
+        """Check a connection in."""
+        if self._max_overflow == 0:
+            connection.close()
+        else:
+            # One too many is closed in truth, which has to be waited for.
+            await greenlet_spawn(connection.close)
 
 
 class OneTaskSession(Session):
@@ -169,10 +219,28 @@ def refuse_unusable_connection(dbapi_connection: Any, *_: object) -> None:
         raise DisconnectionError
 
 
+<% if cookiecutter.database == "mysql" %>
+def begin(connection: Connection) -> None:
+    """Begin a transaction, which the driver does by itself only without autocommit."""
+    connection.exec_driver_sql("BEGIN")
+
+
+def reset(dbapi_connection: Any, _: object, state: PoolResetState) -> None:
+    """Roll back what was left open. The driver knows: no round trip where nothing was."""
+    if not state.terminate_only and dbapi_connection.driver_connection.get_transaction_status():
+        dbapi_connection.rollback()
+
+
+<% endif %>
 def connect_or_say_so(dialect: Dialect, _: object, args: list[Any], options: dict[str, Any]) -> Any:
-    """Give one name to the many ways in which a server is not there."""
+    """Open a connection; give one name to the many ways in which a server is not there."""
+    if not in_greenlet():
+        # `borrow` asks again in one.
+        raise MissingGreenlet
     try:
         return dialect.connect(*args, **options)
+    except dialect.loaded_dbapi.Error as error:
+        raise DBAPIError(None, None, error) from error
     except OSError as error:
         reason = str(error) or type(error).__name__
         raise DatabaseUnavailable(f"The database cannot be reached: {reason}") from error
@@ -231,12 +299,15 @@ class Database:
 <% else %>
         # The server keeps these limits, also when this process cannot. What is in comments only
         # MariaDB (M!) or MySQL (80000) reads: MariaDB stops any statement, MySQL a SELECT. A wait
-        # for a lock is tried again, and all tries together stay within the limit.
+        # for a lock is tried again, and all tries together stay within the limit. The server's
+        # own isolation, REPEATABLE READ, locks gaps between rows: more deadlocks.
         limits = (
             f"SET innodb_lock_wait_timeout = {max(1, round(statement_timeout / ATTEMPTS))}"
             f" /*M! , max_statement_time = {statement_timeout} */"
             f" /*M! , idle_transaction_timeout = {max(1, round(statement_timeout))} */"
             f" /*!80000 , max_execution_time = {round(statement_timeout * 1000)} */"
+            " /*M! , tx_isolation = 'READ-COMMITTED' */"
+            " /*!80000 , transaction_isolation = 'READ-COMMITTED' */"
         )
         self.engine = create_async_engine(
             url,
@@ -248,19 +319,26 @@ class Database:
             echo=echo,
             # Values are people's data: kept out of errors, and so of logs.
             hide_parameters=not echo,
-            # The server's own REPEATABLE READ locks gaps between rows: more deadlocks.
-            isolation_level="READ COMMITTED",
+            # A connection that comes back is rolled back only when that is needed: see `reset`.
+            pool_reset_on_return=None,
             connect_args={
                 "connect_timeout": pool_timeout,
                 # For a server that does not even say that the time is over.
                 "read_timeout": statement_timeout + 5,
                 "init_command": limits,
+                # A read is a transaction of its own; sessions begin theirs: see `begin`.
+                "autocommit": True,
+                # Statements are prepared once for each connection, as other drivers do it.
+                "stmt_cache_size": 100,
             },
         )
+        event.listen(self.engine.sync_engine, "begin", begin)
+        event.listen(self.engine.sync_engine, "reset", reset)
 <% endif %>
         event.listen(self.engine.sync_engine, "do_connect", connect_or_say_so)
         event.listen(self.engine.sync_engine, "checkout", refuse_unusable_connection)
         event.listen(self.engine.sync_engine, "handle_error", leave_read_only_server)
+        self.pool = cast(FairPool, self.engine.pool)
         self.sessions = async_sessionmaker(
             self.engine,
             sync_session_class=OneTaskSession,

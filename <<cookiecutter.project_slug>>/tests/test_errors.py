@@ -1,0 +1,120 @@
+"""What the database reports is answered, tried again, or a bug; the server itself reports it here."""
+
+import pytest
+from httpx2 import AsyncClient
+from sqlalchemy import event, select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from app.core.db import Database, OneTaskSession
+from app.models import User
+from tests import routes
+from tests.conftest import started
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+<% if cookiecutter.database == "postgresql" %>
+        ("23503", 409),  # foreign key
+        ("23514", 422),  # check constraint
+        ("22003", 422),  # out of range
+        ("57014", 504),  # stopped
+        ("08006", 503),  # connection failure
+        ("28P01", 503),  # wrong password
+        ("3D000", 503),  # no such database
+        ("40001", 503),  # serialization failure, again and again
+        ("53300", 503),  # too many connections
+        ("55P03", 503),  # lock not available
+        ("57P01", 503),  # shutting down
+        ("58030", 503),  # the disk
+<% else %>
+        (1048, 422),
+        (1264, 422),
+        (1366, 422),
+        (1406, 422),
+        (3819, 422),
+        (4025, 422),
+        (1451, 409),
+        (1452, 409),
+        (1205, 504),
+        (1317, 504),
+        (1969, 504),
+        (3024, 504),
+        (1040, 503),
+        (1041, 503),
+        (1044, 503),
+        (1045, 503),
+        (1049, 503),
+        (1053, 503),
+        (1203, 503),
+        (1213, 503),
+        (1226, 503),
+        (1927, 503),
+        (2002, 503),
+        (2003, 503),
+        (2006, 503),
+        (2013, 503),
+        (4031, 503),
+<% endif %>
+    ],
+)
+async def test_errors_of_the_server_have_their_answers(
+    client: AsyncClient, code: str | int, status: int
+) -> None:
+    response = await client.get(f"/fail/{code}")
+
+    assert response.status_code == status
+    assert response.headers.get("retry-after") == ("1" if status == 503 else None)
+    assert isinstance(response.json()["detail"], str)
+
+
+async def test_any_other_error_of_the_server_is_a_bug(client: AsyncClient) -> None:
+    # No such function, as after a typing error.
+    with pytest.raises(DBAPIError):
+<% if cookiecutter.database == "postgresql" %>
+        await client.get("/fail/42883")
+<% else %>
+        await client.get("/fail/1305")
+<% endif %>
+
+
+<% if cookiecutter.database == "postgresql" %>
+@pytest.mark.parametrize("code", ["40001", "40P01", "0A000"])
+<% else %>
+@pytest.mark.parametrize("code", [1205, 1213])
+<% endif %>
+async def test_a_conflict_at_the_commit_is_run_again(
+    committing_client: AsyncClient, database: Database, code: str | int
+) -> None:
+    def lose(session: Session) -> None:
+        session.execute(text(routes.FAIL.format(code)))
+
+    created = await committing_client.post("/users", json={"email": "a@example.com"})
+    event.listen(OneTaskSession, "before_commit", lose, once=True)
+    response = await committing_client.patch(created.headers["location"], json={"full_name": "A"})
+
+    assert response.status_code == 200
+    async with database.session() as session:
+        assert list(await session.scalars(select(User.full_name))) == ["A"]
+
+
+<% if cookiecutter.database == "postgresql" %>
+@pytest.mark.parametrize("code", ["25006"])
+<% else %>
+@pytest.mark.parametrize("code", [1290, 1792, 1836])
+<% endif %>
+async def test_the_one_connection_to_a_read_only_server_is_left(code: str | int) -> None:
+    async def connections(database: Database) -> set[object]:
+        async with database.engine.connect() as one, database.engine.connect() as other:
+            return {
+                (await connection.get_raw_connection()).driver_connection
+                for connection in (one, other)
+            }
+
+    async with started(pool_size=2) as (client, database):
+        before = await connections(database)
+        response = await client.get(f"/fail/{code}")
+
+        assert response.status_code == 503
+        assert len(before & await connections(database)) == 1

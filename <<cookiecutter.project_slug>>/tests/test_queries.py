@@ -1,0 +1,263 @@
+"""Single statements on the driver's connection give what a session gives: types, errors, limits.
+
+What they rest on that SQLAlchemy does not promise to keep:
+
+- a pool's `connect()` waits for nothing when a connection is free, and outside of a greenlet can
+  open none: `test_borrowing_opens_what_is_missing`;
+- `compiled.positiontup` names the parameters in order, `compiled.binds` has their types, and types
+  convert by `bind_processor` and `result_processor`: `test_types_come_back_as_from_a_session`.
+"""
+
+import asyncio
+import enum
+import logging
+import os
+import uuid
+from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+<% if cookiecutter.database == "postgresql" %>
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    DateTime,
+    Enum,
+    Integer,
+    Interval,
+    Numeric,
+    String,
+    Uuid,
+    bindparam,
+    func,
+    literal,
+    make_url,
+    select,
+)
+<% else %>
+from sqlalchemy import (
+    JSON,
+    Enum,
+    Interval,
+    Numeric,
+    String,
+    Uuid,
+    bindparam,
+    func,
+    literal,
+    make_url,
+    select,
+)
+<% endif %>
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from app.core.db import Database, error_code
+from app.core.queries import Create, Queries, Read
+from app.models import User
+<% if cookiecutter.database == "mysql" %>
+from app.models.base import UTCDateTime
+<% endif %>
+from app.schemas.user import UserRead
+from tests.conftest import started
+
+
+class Colour(enum.Enum):
+    """Stored by name, which is not its value."""
+
+    RED = "#f00"
+
+
+class Apart(DeclarativeBase):
+    """A base whose tables no migration knows."""
+
+
+class Thing(Apart):
+    """One column for each type that may come back in another form."""
+
+    __tablename__ = "things"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[uuid.UUID] = mapped_column(Uuid)
+    colour: Mapped[Colour] = mapped_column(Enum(Colour))
+    price: Mapped[Decimal] = mapped_column(Numeric(10, 2))
+    share: Mapped[float] = mapped_column(Numeric(10, 4, asdecimal=False))
+    weight: Mapped[float]
+    document: Mapped[dict[str, Any]] = mapped_column(JSON)
+    day: Mapped[date]
+    hour: Mapped[time]
+    period: Mapped[timedelta] = mapped_column(Interval)
+    flag: Mapped[bool]
+    data: Mapped[bytes]
+<% if cookiecutter.database == "postgresql" %>
+    moment: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    numbers: Mapped[list[int]] = mapped_column(ARRAY(Integer))
+<% else %>
+    moment: Mapped[datetime] = mapped_column(UTCDateTime)
+<% endif %>
+
+
+class ThingRow(BaseModel):
+    """The values just as they came back."""
+
+    id: Any
+    key: Any
+    colour: Any
+    price: Any
+    share: Any
+    weight: Any
+    document: Any
+    day: Any
+    hour: Any
+    period: Any
+    flag: Any
+    data: Any
+    moment: Any
+<% if cookiecutter.database == "postgresql" %>
+    numbers: Any
+<% endif %>
+
+
+VALUES = {
+    "key": uuid.UUID(int=5),
+    "colour": Colour.RED,
+    "price": Decimal("12.50"),
+    "share": 0.125,
+    "weight": 1.5,
+    "document": {"a": [1, None, "ü"]},
+    "day": date(2026, 1, 2),
+    "hour": time(3, 4, 5),
+    "period": timedelta(days=1, seconds=5),
+    "flag": True,
+    "data": b"\x00\xff",
+    "moment": datetime(2026, 1, 2, 3, 4, 5, 678901, UTC),
+<% if cookiecutter.database == "postgresql" %>
+    "numbers": [1, 2],
+<% endif %>
+}
+THING = select(*Thing.__table__.columns)
+CREATE_THING = Create(ThingRow, Thing, list(VALUES), THING)
+THINGS = Read(ThingRow, THING.where(Thing.key == bindparam("key"), Thing.day == bindparam("day")))
+
+USER = select(User.id, User.email, User.full_name, User.created_at)
+USER_BY_EMAIL = Read(UserRead, USER.where(User.email == bindparam("email")))
+
+
+@pytest.fixture
+async def things(database: Database) -> AsyncIterator[Queries]:
+    """Make the table of things, for one test."""
+    async with database.engine.begin() as connection:
+        await connection.run_sync(Apart.metadata.create_all)
+    yield Queries(database, database)
+    async with database.engine.begin() as connection:
+        await connection.run_sync(Apart.metadata.drop_all)
+
+
+async def test_types_come_back_as_from_a_session(database: Database, things: Queries) -> None:
+    created = await things.create(CREATE_THING, **VALUES)
+    [read] = await things.all(THINGS, key=VALUES["key"], day=VALUES["day"])
+    async with database.session() as session:
+        [thing] = await session.scalars(select(Thing))
+
+    assert created == read
+    for name, value in VALUES.items():
+        assert getattr(read, name) == getattr(thing, name) == value
+        assert type(getattr(read, name)) is type(getattr(thing, name))
+
+
+async def test_errors_are_those_of_a_session(database: Database, clean: None) -> None:
+    queries = Queries(database, database)
+    create = Create(UserRead, User, ["email"], USER)
+    first = await queries.create(create, email="a@example.com")
+    assert first == await queries.first(USER_BY_EMAIL, email="a@example.com")
+
+    with pytest.raises(DBAPIError) as fast:
+        await queries.create(create, email="a@example.com")
+    with pytest.raises(DBAPIError) as slow:
+        async with database.session() as session:
+            session.add(User(email="a@example.com"))
+
+    assert error_code(fast.value) == error_code(slow.value)
+    assert "a@example.com" not in str(fast.value).split("[SQL")[1]
+    assert database.pool.checkedout() == 0
+
+
+async def test_what_cannot_be_compiled_once_is_refused(database: Database) -> None:
+    queries = Queries(database, database)
+
+    with pytest.raises(ValueError, match="depends on its values"):
+        await queries.all(Read(UserRead, USER.where(User.id.in_([1, 2]))))
+    with pytest.raises(KeyError, match="email"):
+        await queries.all(USER_BY_EMAIL)
+    assert database.pool.checkedout() == 0
+
+
+async def test_borrowing_opens_what_is_missing() -> None:
+    async with started(pool_size=1, max_overflow=1, pool_timeout=0.1) as (_, database):
+        pool = database.pool
+        first, second = await pool.borrow(), await pool.borrow()
+        with pytest.raises(PoolTimeoutError):
+            await pool.borrow()
+        waiting = asyncio.create_task(pool.borrow())
+        await asyncio.sleep(0)
+        driver = first.driver_connection
+        await pool.give_back(first)
+        assert (await waiting).driver_connection is driver
+        await pool.give_back(waiting.result())
+        await pool.give_back(second)
+        assert pool.checkedin() == 1
+        # Closed behind the pool's back, it is opened again.
+        assert driver is not None
+<% if cookiecutter.database == "postgresql" %>
+        await driver.close()
+<% else %>
+        driver.close()
+<% endif %>
+        again = await pool.borrow()
+        assert again.driver_connection is not driver
+        await pool.give_back(again)
+        assert pool.checkedout() == 0
+
+
+async def test_a_cancelled_query_is_nobody_elses() -> None:
+<% if cookiecutter.database == "postgresql" %>
+    pause = func.pg_sleep(5).cast(String)
+<% else %>
+    pause = func.sleep(5).cast(String(10))
+<% endif %>
+    slow = Read(UserRead, select(literal(1).label("id"), pause.label("email")))
+    async with started(pool_size=1) as (client, database):
+        assert (await client.get("/users/1")).status_code == 404
+        query = asyncio.create_task(Queries(database, database).all(slow))
+        await asyncio.sleep(0.1)
+        assert database.pool.checkedout() == 1
+        query.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await query
+
+        assert (await client.get("/users/1")).status_code == 404
+        assert database.pool.checkedout() == 0
+
+
+async def test_echo_shows_queries(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "sqlalchemy.engine"):
+        async with started(echo_sql=True) as (client, _):
+            await client.get("/users/12345")
+
+    assert "FROM users" in caplog.text
+    assert "[12345]" in caplog.text
+
+
+async def test_reads_go_to_the_replica(clean: None) -> None:
+    nowhere = make_url(os.environ["DATABASE_URL"]).set(host="127.0.0.1", port=1, query={})
+    async with started(database_read_url=nowhere) as (client, _):
+        created = await client.post("/users", json={"email": "a@example.com"})
+        assert created.status_code == 201
+        for path in ("/users", created.headers["location"], "/health/ready"):
+            assert (await client.get(path)).status_code == 503
+        # A write reads what it changes where it changes it.
+        changed = await client.patch(created.headers["location"], json={"full_name": "A"})
+        assert changed.status_code == 200
