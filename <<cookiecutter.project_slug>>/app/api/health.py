@@ -6,7 +6,7 @@ from fastapi import APIRouter, HTTPException, Request
 from pydantic import BaseModel
 
 from app.api.errors import RETRY_AFTER, UNAVAILABLE
-from app.core.deps import QueriesDep
+from app.core.queries import QueriesDep
 
 router = APIRouter(prefix="/health", tags=["health"])
 

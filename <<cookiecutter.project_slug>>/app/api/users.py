@@ -7,8 +7,8 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.errors import CONFLICT, DATABASE_ERRORS, INVALID_BODY, NOT_FOUND
-from app.core.deps import QueriesDep, RetryRoute, SessionDep
-from app.core.queries import Create, Read
+from app.core.deps import RetryRoute, SessionDep
+from app.core.queries import Create, QueriesDep, Read
 from app.models import User
 from app.schemas.user import UserCreate, UserId, UserPage, UserRead, UserUpdate
 

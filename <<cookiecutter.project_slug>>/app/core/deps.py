@@ -13,7 +13,6 @@ from fastapi.routing import APIRoute
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from .db import Database, retry_conflicts
-from .queries import Queries
 
 
 async def get_database(connection: HTTPConnection) -> Database:
@@ -34,15 +33,6 @@ async def get_session(database: DatabaseDep) -> AsyncIterator[AsyncSession]:
 # With scope="function" the commit comes before the response: a commit that fails is never
 # answered with success.
 SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
-
-
-async def get_queries(connection: HTTPConnection) -> Queries:
-    """Return what runs single statements, without a session."""
-    queries: Queries = connection.app.state.queries
-    return queries
-
-
-QueriesDep = Annotated[Queries, Depends(get_queries)]
 
 
 class RetryRoute(APIRoute):

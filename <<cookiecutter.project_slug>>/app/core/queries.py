@@ -3,7 +3,8 @@
 What is one statement needs no transaction around it, no identity map and no object: the row goes
 straight into the model of the answer. Whatever is more, or wants objects, uses a session.
 
-What this file rests on beyond SQLAlchemy's promises, `tests/test_queries.py` names.
+Works beside `db.py` in any project whose start puts `Queries` into `app.state.queries`. What it
+rests on beyond SQLAlchemy's promises, `tests/test_queries.py` names.
 """
 
 <% if cookiecutter.database == "mysql" %>
@@ -12,14 +13,18 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 <% if cookiecutter.database == "postgresql" %>
 from asyncpg import InterfaceError, PostgresError
+from fastapi import Depends
+from fastapi.requests import HTTPConnection
 from pydantic import BaseModel, TypeAdapter
 from sqlalchemy import Dialect, Select, insert
 <% else %>
 from asyncmy.errors import Error
+from fastapi import Depends
+from fastapi.requests import HTTPConnection
 from pydantic import BaseModel, TypeAdapter
 from sqlalchemy import Dialect, Select, func, insert, inspect
 <% endif %>
@@ -237,3 +242,12 @@ class Queries:
             raise
         finally:
             await database.pool.give_back(borrowed)
+
+
+async def get_queries(connection: HTTPConnection) -> Queries:
+    """Return what runs single statements, without a session."""
+    queries: Queries = connection.app.state.queries
+    return queries
+
+
+QueriesDep = Annotated[Queries, Depends(get_queries)]
