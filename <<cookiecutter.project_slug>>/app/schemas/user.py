@@ -15,7 +15,10 @@ UserId = Annotated[int, Field(ge=1, le=MAX_ID)]
 <% else %>
 # As long as the columns, and without NUL, which other programs cut texts at.
 <% endif %>
-Email = Annotated[str, StringConstraints(max_length=320, pattern=r"^[^@\s\x00]+@[^@\s\x00]+$")]
+# Control characters and blanks by number: what `\s` means differs between languages.
+Email = Annotated[
+    str, StringConstraints(max_length=320, pattern=r"^[^\x00-\x20\x7f@]+@[^\x00-\x20\x7f@]+$")
+]
 FullName = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00]*$")]
 
 
