@@ -117,4 +117,5 @@ async def test_the_one_connection_to_a_read_only_server_is_left(code: str | int)
         response = await client.get(f"/fail/{code}")
 
         assert response.status_code == 503
+        assert response.json() == {"detail": "The database takes no writes at the moment"}
         assert len(before & await connections(database)) == 1

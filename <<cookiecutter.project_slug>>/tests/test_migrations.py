@@ -167,11 +167,11 @@ async def test_replicas_that_start_at_once_migrate_once(empty: URL) -> None:
         await asyncio.create_subprocess_exec(
             *words, cwd=PROJECT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
         )
-        for _ in range(3)
+        for _ in range(2)
     ]
     outputs = [output for output, _ in [await replica.communicate() for replica in replicas]]
 
-    assert [replica.returncode for replica in replicas] == [0, 0, 0], outputs
+    assert [replica.returncode for replica in replicas] == [0, 0], outputs
     assert await asyncio.to_thread(tables, empty) == {"alembic_version", *Base.metadata.tables}
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from types import FrameType
 
 import pytest
@@ -71,6 +72,29 @@ async def test_without_a_database_the_process_lives_and_says_so(
         assert response.json() == {"detail": "The database is away"}
     assert "503" in caplog.text
     assert PASSWORD not in caplog.text
+
+
+<% if cookiecutter.database == "postgresql" %>
+@pytest.mark.parametrize("hangs_up", [True, False])
+<% else %>
+@pytest.mark.parametrize("hangs_up", [True])
+<% endif %>
+async def test_a_server_that_does_not_greet_is_away(hangs_up: bool) -> None:
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not hangs_up:
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as silent:
+        url = make_url(f"{DRIVER}://user@127.0.0.1:{silent.sockets[0].getsockname()[1]}/name")
+        async with started(database_url=url, pool_timeout=0.2) as (client, _):
+            began = time.monotonic()
+            answers = [await client.get(path) for path in ("/health/ready", "/users")]
+            answers.append(await client.post("/users", json={"email": "a@example.com"}))
+            took = time.monotonic() - began
+
+    assert [answer.status_code for answer in answers] == [503, 503, 503]
+    assert took < 3
 
 
 async def test_a_wrong_password_is_not_repeated(caplog: pytest.LogCaptureFixture) -> None:

@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.core.config import DRIVER
 from dev import database as databases
 from dev import server
 from httpx2 import AsyncClient, Limits
@@ -368,6 +369,30 @@ async def test_a_replica_waits_for_another_that_migrates() -> None:
         await engine.dispose()
         assert (await replica)[0] == 0
         assert await stored(keeper) == []
+
+
+async def test_three_replicas_migrate_at_once() -> None:
+    async with kept() as keeper:
+        await migrate(keeper, "downgrade", "base")
+        replicas = await asyncio.gather(*(migrate(keeper, "upgrade", "head") for _ in range(3)))
+        assert [code for code, _ in replicas] == [0, 0, 0], replicas
+        assert (await migrate(keeper, "check"))[0] == 0
+
+
+async def test_a_wrong_setting_stops_the_server_with_one_line() -> None:
+    url = f"{DRIVER}://user:correct-horse@127.0.0.1:1/name"
+    server_process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "uvicorn", "app.main:app", "--port", "0"),
+        cwd=PROJECT,
+        env=os.environ | {"DATABASE_URL": url, "POOL_SIZE": "0"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await server_process.communicate()
+    assert server_process.returncode != 0
+    assert said.decode() == (
+        "Wrong settings: POOL_SIZE: Input should be greater than or equal to 1\n"
+    )
 
 
 async def test_the_openapi_document_is_true() -> None:

@@ -9,8 +9,14 @@ import random
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+<% if cookiecutter.database == "mysql" %>
+from functools import partial
+<% endif %>
 from typing import Any, Self, TypeVar, cast
 
+<% if cookiecutter.database == "mysql" %>
+import asyncmy
+<% endif %>
 <% if cookiecutter.database == "postgresql" %>
 from sqlalchemy import URL, Dialect, ExceptionContext, event, text
 <% else %>
@@ -220,6 +226,15 @@ def refuse_unusable_connection(dbapi_connection: Any, *_: object) -> None:
 
 
 <% if cookiecutter.database == "mysql" %>
+async def open_within(limit: float, **options: Any) -> Any:
+    """Open a connection in time, greeting included: the driver's own limit ends before that.
+
+    Raises TimeoutError.
+    """
+    async with asyncio.timeout(limit):
+        return await asyncmy.connect(**options)
+
+
 def begin(connection: Connection) -> None:
     """Begin a transaction, which the driver does by itself only without autocommit."""
     connection.exec_driver_sql("BEGIN")
@@ -322,7 +337,7 @@ class Database:
             # A connection that comes back is rolled back only when that is needed: see `reset`.
             pool_reset_on_return=None,
             connect_args={
-                "connect_timeout": pool_timeout,
+                "async_creator_fn": partial(open_within, pool_timeout),
                 # For a server that does not even say that the time is over.
                 "read_timeout": statement_timeout + 5,
                 "init_command": limits,
@@ -338,13 +353,17 @@ class Database:
         event.listen(self.engine.sync_engine, "do_connect", connect_or_say_so)
         event.listen(self.engine.sync_engine, "checkout", refuse_unusable_connection)
         event.listen(self.engine.sync_engine, "handle_error", leave_read_only_server)
-        self.pool = cast(FairPool, self.engine.pool)
         self.sessions = async_sessionmaker(
             self.engine,
             sync_session_class=OneTaskSession,
             # Objects stay readable after the commit, when nothing can be loaded any more.
             expire_on_commit=False,
         )
+
+    @property
+    def pool(self) -> FairPool:
+        """Return the engine's pool."""
+        return cast(FairPool, self.engine.pool)
 
     async def __aenter__(self) -> Self:
         return self
@@ -375,6 +394,7 @@ class Database:
     async def warn_if_too_many(self, connections: int) -> None:
         """Log a warning when the server allows fewer connections than all workers may open."""
         try:
+            await self.ping()
             async with self.engine.connect() as connection:
                 allowed = await connection.scalar(MAX_CONNECTIONS)
         except (DatabaseUnavailable, SQLAlchemyError) as error:
