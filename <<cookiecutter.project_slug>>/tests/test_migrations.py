@@ -6,7 +6,6 @@ import os
 import re
 <% endif %>
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -160,21 +159,6 @@ def test_a_migration_that_fails_says_what_is_done_and_can_be_run_again(
 
 
 <% endif %>
-async def test_replicas_that_start_at_once_migrate_once(empty: URL) -> None:
-    words = [sys.executable, "-m", "alembic", "upgrade", "head"]
-
-    replicas = [
-        await asyncio.create_subprocess_exec(
-            *words, cwd=PROJECT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-        )
-        for _ in range(2)
-    ]
-    outputs = [output for output, _ in [await replica.communicate() for replica in replicas]]
-
-    assert [replica.returncode for replica in replicas] == [0, 0], outputs
-    assert await asyncio.to_thread(tables, empty) == {"alembic_version", *Base.metadata.tables}
-
-
 async def test_a_replica_waits_within_a_limit(empty: URL, tmp_path: Path) -> None:
     shutil.copytree(PROJECT / "migrations", tmp_path, dirs_exist_ok=True)
     env = tmp_path / "env.py"

@@ -379,6 +379,25 @@ async def test_three_replicas_migrate_at_once() -> None:
         assert (await migrate(keeper, "check"))[0] == 0
 
 
+def test_importing_the_application_opens_no_connection() -> None:
+    # An audit hook sees every connection, and every look at a name server.
+    script = """
+import sys
+network = ("socket.connect", "socket.get")
+sys.addaudithook(lambda event, _: event.startswith(network) and exit(event))
+import app.main
+"""
+    imported = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=PROJECT,
+        env=os.environ | {"DATABASE_URL": f"{DRIVER}://user:x@db.invalid/name"},
+        capture_output=True,
+        text=True,
+    )
+
+    assert (imported.returncode, imported.stderr) == (0, "")
+
+
 async def test_a_wrong_setting_stops_the_server_with_one_line() -> None:
     url = f"{DRIVER}://user:correct-horse@127.0.0.1:1/name"
     server_process = await asyncio.create_subprocess_exec(
