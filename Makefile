@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 # Where hooks and tests find uv
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help service test lint mariadb
+.PHONY: help service test lint programs
 help: ## Show the commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -15,7 +15,7 @@ service: .venv/service.stamp ## Make a service and test it: [OUT=DIR] [ANSWERS="
 	@$(if $(filter out,$(OUT)),rm -rf out)
 	@.venv/bin/cookiecutter . --no-input --default-config --output-dir "$(OUT)" $(ANSWERS)
 
-test: .venv/dev.stamp mariadb ## Run all tests of the template, and of the services it makes
+test: .venv/dev.stamp programs ## Run all tests of the template, and of the services it makes
 	.venv/bin/pytest -n 2
 
 lint: .venv/dev.stamp ## Check style, format and types of hooks and tests
@@ -32,17 +32,17 @@ lint: .venv/dev.stamp ## Check style, format and types of hooks and tests
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
 
-# No package index ships a server of this kind, so it comes from the system.
-mariadb:
+# No package index ships these, so they come from the system: MariaDB's server, and wrk.
+programs:
 	@PATH="$$PATH:/usr/sbin:/usr/libexec:/usr/local/sbin"; \
-	if command -v mariadbd || command -v mysqld; then exit; fi >/dev/null; \
+	if { command -v mariadbd || command -v mysqld; } && command -v wrk; then exit; fi >/dev/null; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get update -q && DEBIAN_FRONTEND=noninteractive \
-		apt-get install -q -y --no-install-recommends mariadb-server-core mariadb-client-core; \
+		apt-get install -q -y --no-install-recommends mariadb-server-core mariadb-client-core wrk; \
 	else \
-		echo "The tests need a server of MariaDB or MySQL on this machine; it need not run." >&2; \
+		echo "The tests need wrk, and a server of MariaDB or MySQL, which need not run." >&2; \
 		echo "Debian, Ubuntu: sudo apt-get install --no-install-recommends" \
-			"mariadb-server-core mariadb-client-core" >&2; \
-		echo "Fedora: sudo dnf install mariadb-server    macOS: brew install mariadb" >&2; \
+			"mariadb-server-core mariadb-client-core wrk" >&2; \
+		echo "Fedora: sudo dnf install mariadb-server wrk    macOS: brew install mariadb wrk" >&2; \
 		exit 1; \
 	fi

@@ -6,7 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,6 +104,15 @@ def _own_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
     settings = folder / "cookiecutter.yaml"
     settings.write_text(f"replay_dir: {folder}\ncookiecutters_dir: {folder}\n")
     os.environ["COOKIECUTTER_CONFIG"] = str(settings)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Return a folder that every user can get at, unlike pytest's own."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        folder.chmod(0o755)
+        yield folder
 
 
 @pytest.fixture

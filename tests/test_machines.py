@@ -5,9 +5,8 @@ import pwd
 import runpy
 import shlex
 import shutil
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -51,15 +50,6 @@ def test_make_service_in_a_fresh_clone(tmp_path: Path) -> None:
     for code in 0, 2:
         said = run("make", "service", answers, f"OUT={mine}", cwd=clone, env=env, code=code).stdout
     assert f'"{mine}/my-shop" directory already exists' in said
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """Return a folder that every user can get at, unlike pytest's own."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name).resolve()
-        folder.chmod(0o755)
-        yield folder
 
 
 def find_python(user: Mapping[str, Any]) -> Path:

@@ -3,15 +3,15 @@
 import asyncio
 import logging
 import time
+from typing import Literal
 
 from alembic import context
+from alembic.autogenerate.api import AutogenContext
+from alembic.autogenerate.render import _repr_type
 <% if cookiecutter.database == "mysql" %>
 from alembic.runtime.migration import MigrationContext
 <% endif %>
-from sqlalchemy import Connection, NullPool, text
-<% if cookiecutter.database == "mysql" %>
-from sqlalchemy.exc import DBAPIError
-<% endif %>
+from sqlalchemy import Connection, NullPool, TypeDecorator, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.core.config import load_settings
@@ -34,12 +34,20 @@ UNLOCK = text("SELECT RELEASE_LOCK(CONCAT('alembic ', DATABASE()))")
 <% endif %>
 
 
+def render_item(kind: str, item: object, autogen: AutogenContext) -> str | Literal[False]:
+    """Write a type of our own as the column type that it is: models change, migrations do not."""
+    if kind == "type" and isinstance(item, TypeDecorator):
+        return _repr_type(item.impl_instance, autogen)
+    return False
+
+
 def configure(**target: object) -> None:
     """Tell Alembic what to compare and where to."""
     context.configure(
         target_metadata=Base.metadata,
         compare_type=True,
         compare_server_default=True,
+        render_item=render_item,
         **target,  # type: ignore[arg-type]
     )
 
@@ -60,7 +68,7 @@ def migrate(connection: Connection) -> None:
     try:
         with context.begin_transaction():
             context.run_migrations()
-    except DBAPIError as error:
+    except Exception as error:
         # There is no transaction around a change of the schema: what was done stays done.
         done = MigrationContext.configure(connection).get_current_revision()
         error.add_note(

@@ -53,11 +53,7 @@ async def test_without_a_database_the_process_lives_and_says_so(
     assert PASSWORD not in caplog.text
 
 
-<% if cookiecutter.database == "postgresql" %>
 @pytest.mark.parametrize("hangs_up", [True, False])
-<% else %>
-@pytest.mark.parametrize("hangs_up", [True])
-<% endif %>
 async def test_a_server_that_does_not_greet_is_away(hangs_up: bool) -> None:
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not hangs_up:

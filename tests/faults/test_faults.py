@@ -22,7 +22,7 @@ from pathlib import Path
 from app.core.config import DRIVER
 from dev import database as databases
 from dev import server
-from httpx2 import AsyncClient, Limits
+from httpx2 import AsyncClient, Limits, TransportError
 from sqlalchemy import URL, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from tests.process import PROJECT, Process, serve
@@ -177,6 +177,12 @@ async def writers(client: AsyncClient, count: int) -> AsyncIterator[tuple[Counte
         over.set()
 
 
+async def busy(keeper: Keeper) -> int:
+    """Return how many of the service's connections run a statement."""
+    active = "state <> 'idle'" if IS_POSTGRESQL else "command <> 'Sleep'"
+    return int(await databases.execute(keeper.admin, f"{ALL_CONNECTIONS} AND {active}"))
+
+
 async def stored(keeper: Keeper) -> list[str]:
     """Return all e-mails in the database."""
     engine = create_async_engine(keeper.admin)
@@ -237,6 +243,10 @@ async def test_a_frozen_server_is_answered_for_and_survived() -> None:
         for pid in frozen:
             os.kill(pid, signal.SIGSTOP)
         try:
+            began = time.monotonic()
+            assert (await client.get("/health/ready")).status_code == 503
+            # Two seconds for the answer, and two until the driver gives the connection up.
+            assert time.monotonic() - began < 5
             began = time.monotonic()
             answers = await asyncio.gather(
                 *(client.get("/users") for _ in range(10)),
@@ -327,11 +337,27 @@ async def test_clients_that_hang_up_leak_no_connection() -> None:
         answers = await asyncio.gather(*(client.get(f"/echo/{number}") for number in numbers))
         assert [int(answer.text) for answer in answers] == list(numbers)
         connections = int(await databases.execute(keeper.admin, ALL_CONNECTIONS))
-        active = "state <> 'idle'" if IS_POSTGRESQL else "command <> 'Sleep'"
-        busy = int(await databases.execute(keeper.admin, f"{ALL_CONNECTIONS} AND {active}"))
-        report(hung_up=300, connections=connections, of_pool=10, busy=busy)
+        still_busy = await busy(keeper)
+        report(hung_up=300, connections=connections, of_pool=10, busy=still_busy)
         assert connections <= 10
-        assert busy == 0
+        assert still_busy == 0
+
+
+async def test_a_killed_service_leaves_no_query_running() -> None:
+    # PostgreSQL looks every second whether the client is there; MariaDB has its limit alone.
+    limit = "30" if IS_POSTGRESQL else "2"
+    async with kept() as keeper, served(keeper, STATEMENT_TIMEOUT=limit) as (process, client):
+        request = asyncio.create_task(client.get("/sleep/20"))
+        await asyncio.sleep(0.5)
+        assert await busy(keeper) == 1
+        process.child.kill()
+        await process.child.wait()
+        with suppress(TransportError):
+            await request
+        killed = time.monotonic()
+        while await busy(keeper):
+            assert time.monotonic() - killed < 5
+            await asyncio.sleep(0.2)
 
 
 async def test_a_migration_does_not_wait_for_ever() -> None:

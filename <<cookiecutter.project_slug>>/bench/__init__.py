@@ -1,0 +1,1 @@
+"""Load tests: how fast this service is, beside other ways to write it."""

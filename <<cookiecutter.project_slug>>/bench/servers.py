@@ -1,0 +1,104 @@
+"""What is measured: a filled database, and services on it, each a process of its own."""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from sqlalchemy import URL, insert
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app.models import User
+from bench.load import USERS
+from dev import database
+
+PROJECT = Path(__file__).parent.parent
+
+# Seconds; a process needs one or two, a busy machine more.
+START_LIMIT = 30
+
+
+@contextmanager
+def filled_database() -> Iterator[URL]:
+    """Give a database with `USERS` users, on the server that the tests use. Raises NoServer."""
+    with database.running() as server:
+        name = f"bench_{uuid4().hex[:12]}"
+        url = database.create_database(server, name)
+        try:
+            migrate(url)
+            asyncio.run(fill(url))
+            yield url
+        finally:
+            database.drop_database(server, name)
+
+
+def environment(url: URL, **settings: object) -> dict[str, str]:
+    """Return the environment of a process on a database."""
+    shown = url.render_as_string(hide_password=False)
+    return {
+        # What is not written cannot be read: every start would compile again.
+        **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
+        "DATABASE_URL": shown,
+        **{name.upper(): str(value) for name, value in settings.items()},
+    }
+
+
+def migrate(url: URL) -> None:
+    """Make the tables."""
+    words = [sys.executable, "-m", "alembic", "upgrade", "head"]
+    subprocess.run(words, check=True, capture_output=True, cwd=PROJECT, env=environment(url))
+
+
+async def fill(url: URL) -> None:
+    """Make the users, with ids from 1 on."""
+    engine = create_async_engine(url)
+    users = [
+        {"email": f"user{n}@example.com", "full_name": f"User {n}"} for n in range(1, USERS + 1)
+    ]
+    async with engine.begin() as connection:
+        await connection.execute(insert(User), users)
+    await engine.dispose()
+
+
+@contextmanager
+def serve(application: str, url: URL, pool_size: int) -> Iterator[str]:
+    """Run a service in one worker; give its address. Raises RuntimeError if it does not start."""
+    settings = {"pool_size": pool_size, "max_overflow": 0, "echo_sql": False, "web_concurrency": 1}
+    words = [sys.executable, "-m", "uvicorn", application, "--port", "0", "--no-access-log"]
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "log")
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*words, "--timeout-graceful-shutdown", "3"],
+                cwd=PROJECT,
+                env=environment(url, **settings),
+                stdout=output,
+                stderr=output,
+            )
+        try:
+            yield address(process, log)
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def address(process: subprocess.Popen[bytes], log: Path) -> str:
+    """Wait until a service says where it listens."""
+    deadline = time.monotonic() + START_LIMIT
+    while process.poll() is None and time.monotonic() < deadline:
+        if found := re.search(r"running on (http://\S+)", log.read_text()):
+            return found[1]
+        time.sleep(0.02)
+    raise RuntimeError(f"The service does not start:\n{log.read_text()}")

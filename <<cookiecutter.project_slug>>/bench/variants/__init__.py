@@ -1,0 +1,1 @@
+"""`GET /users/{id}` in other ways, each a service of its own."""
