@@ -62,7 +62,7 @@ def draw_rates(axes: Any, results: Sequence[Result]) -> None:
         color=[colour(result.variant) for result in results],
         height=0.62,
     )
-    texts = [f"{result.figures.rate:,.0f}  ×{result.ratio:.2f}" for result in results]
+    texts = [f"{result.figures.rate:,.0f}  ({result.ratio:.2f})" for result in results]
     axes.bar_label(bars, texts, padding=5)
     axes.xaxis.set_major_formatter(THOUSANDS)
     axes.set(
@@ -81,14 +81,17 @@ def draw_times(axes: Any, results: Sequence[Result]) -> None:
     p50 = [result.figures.p50 for result in results]
     p99 = [result.figures.p99 for result in results]
     axes.hlines(rows, p50, p99, color=QUIET, linewidth=2, zorder=1)
-    axes.scatter(p50, rows, s=70, color=MINE, label="p50 (half)", zorder=2)
-    axes.scatter(p99, rows, s=70, color=P99, label="p99 (all but 1 %)", zorder=2)
+    axes.scatter(p50, rows, s=70, color=MINE, label="p50", zorder=2)
+    axes.scatter(p99, rows, s=70, color=P99, label="p99", zorder=2)
     for y, time in zip(rows, p99, strict=True):
         axes.annotate(f"{time:,.0f}", (time, y), (9, 0), textcoords="offset points", va="center")
-    axes.set(title="Time to an answer", xlabel="milliseconds (log scale)", xscale="log")
+    axes.set(title="Time to an answer", xlabel="milliseconds, log scale", xscale="log")
+    axes.xaxis.set_major_formatter(THOUSANDS)
+    axes.xaxis.set_minor_formatter("")
     axes.margins(x=0.15)
     axes.tick_params(axis="y", length=0, labelleft=False)
     axes.grid(axis="x")
+    legend_beside_title(axes)
 
 
 def draw_size_axis(axes: Any, sizes: Sequence[Size]) -> None:
@@ -124,7 +127,6 @@ def draw_pool_rates(axes: Any, outcome: Outcome) -> None:
     )
     axes.set(title="Throughput by pool size", ylabel="requests a second")
     draw_size_axis(axes, outcome.sizes)
-    axes.legend(frameon=False, loc="lower left")
 
 
 def draw_pool_times(axes: Any, outcome: Outcome) -> None:
