@@ -228,11 +228,11 @@ def test_a_throwaway_server_ends_with_who_asked_for_it(
 def test_a_throwaway_server_ends_when_who_asked_is_killed_meanwhile(service: Service) -> None:
     program = service.project / ".venv/bin/python"
     with subprocess.Popen([program, "-c", START], cwd=service.project, env=environment()) as asker:
-        time.sleep(0.5)
-        children = run("ps", "-o", "pid=", "--ppid", str(asker.pid), cwd=Path("/")).stdout.split()
+        children = ["ps", "-o", "pid=", "--ppid", str(asker.pid)]
+        assert until(lambda: subprocess.run(children, capture_output=True).returncode == 0)
+        [supervisor] = map(int, run(*children, cwd=Path("/")).stdout.split())
         asker.kill()
     # It is the leader of a session, which holds all that it starts.
-    [supervisor] = map(int, children)
     assert until(lambda: subprocess.run(["ps", "-s", str(supervisor)]).returncode != 0)
 
 
