@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 # Where hooks and tests find uv
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help service test lint programs
+.PHONY: help service test lint benchmark programs
 help: ## Show the commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -18,10 +18,13 @@ service: .venv/service.stamp ## Make a service and test it: [OUT=DIR] [ANSWERS="
 test: .venv/dev.stamp programs ## Run all tests of the template, and of the services it makes
 	.venv/bin/pytest -n 2
 
-lint: .venv/dev.stamp ## Check style, format and types of hooks and tests
-	.venv/bin/ruff check hooks tests
-	.venv/bin/ruff format --check hooks tests
+lint: .venv/dev.stamp ## Check style, format and types of hooks, tests and benchmarks
+	.venv/bin/ruff check hooks tests benchmarks
+	.venv/bin/ruff format --check hooks tests benchmarks
 	.venv/bin/mypy
+
+benchmark: .venv/service.stamp programs ## Measure services, and write the README's tables: [ARGS=--help]
+	@.venv/bin/python benchmarks/run.py $(ARGS)
 
 # The two groups of pyproject.toml: `service` is what is needed to make a service.
 .venv/%.stamp: pyproject.toml | .venv/bin/uv

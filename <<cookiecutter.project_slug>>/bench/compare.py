@@ -1,7 +1,6 @@
 """The measurements: ways to write a service beside each other, and sizes of this one's pool."""
 
 import asyncio
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -55,11 +54,7 @@ CEILING = "driver"
 
 @dataclass(frozen=True)
 class Result:
-    """A variant's figures for one kind of request.
-
-    `ratio` and `p99_ratio` hold it against the ceiling: the middle of what the rounds gave, in
-    which the two ran soon after each other.
-    """
+    """A variant's figures for one kind of request; `ratio` and `p99_ratio` are to the ceiling's."""
 
     variant: str
     request: str
@@ -106,14 +101,8 @@ def result(
     variant: str, request: str, figures: Sequence[Figures], ceiling: Sequence[Figures]
 ) -> Result:
     """Hold the rounds of a variant against those of the ceiling."""
-    pairs = list(zip(figures, ceiling, strict=True))
-    return Result(
-        variant=variant,
-        request=request,
-        figures=median(figures),
-        ratio=statistics.median(share(mine.rate, best.rate) for mine, best in pairs),
-        p99_ratio=statistics.median(share(mine.p99, best.p99) for mine, best in pairs),
-    )
+    mine, best = median(figures), median(ceiling)
+    return Result(variant, request, mine, share(mine.rate, best.rate), share(mine.p99, best.p99))
 
 
 def share(part: float, whole: float) -> float:

@@ -145,6 +145,11 @@ def pool_sizes(outcome: Outcome) -> Iterator[str]:
         f"More than {outcome.enough} connections a worker stop helping: below 5 % more requests."
         f" The server allows {outcome.allowed}."
     )
+    yield (
+        "That holds for reads by primary key from a server on this machine: slower statements and a"
+        " server further away need more."
+    )
+    yield ""
     yield "workers    " + "".join(f"{workers:6}" for workers in outcome.advice)
     yield "POOL_SIZE  " + "".join(f"{size:6}" for size in outcome.advice.values())
 
