@@ -24,6 +24,14 @@ Copy = Callable[[Path], Path]
 # Seconds; the slowest of these is a server that ends in order on a busy machine.
 LIMIT = 30
 
+# Starts a throwaway server.
+START = """
+import os, signal, time
+from dev import database
+server = database.start()
+print(server.url.render_as_string(hide_password=False), flush=True)
+"""
+
 
 @pytest.fixture
 def copy(service: Service) -> Iterator[Copy]:
@@ -114,6 +122,23 @@ def is_ready(url: str) -> bool:
 
 
 @contextmanager
+def own_server(project: Path) -> Iterator[str]:
+    """Run a server apart from the project's own; give its URL."""
+    asker = subprocess.Popen(
+        [project / ".venv/bin/python", "-c", f"{START}\ninput()"],
+        cwd=project,
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with asker:
+        assert asker.stdout is not None
+        yield asker.stdout.readline().strip()
+        asker.communicate("\n")
+
+
+@contextmanager
 def developing(project: Path, port: int) -> Iterator[str]:
     """Run `make dev` until Ctrl-C; give its address."""
     log = project.parent / "make-dev.log"
@@ -197,17 +222,27 @@ def test_a_migration_from_the_models(dev_runs: bool, open_folder: Path, copy: Co
         python(project, "-m", *check.split(), str(new))
 
 
+def test_without_make(project: Path) -> None:
+    """The database is named in `.env`, and so `make migrate` takes it as well."""
+    with own_server(project) as url:
+        (project / ".env").write_text(f"DATABASE_URL={url}\n")
+        run("uv", "run", "alembic", "upgrade", "head", cwd=project)
+        run("make", "migrate", cwd=project)
+        run("uv", "run", "pytest", "tests/test_users.py", cwd=project)
+        port = str(free_port())
+        words = ["uv", "run", "uvicorn", "app.main:app", "--port", port]
+        with subprocess.Popen(words, cwd=project, env=environment()) as uvicorn:
+            assert until(lambda: uvicorn.poll() is not None or is_ready(f"http://127.0.0.1:{port}"))
+            assert ask(f"http://127.0.0.1:{port}/users")["items"] == []
+            uvicorn.terminate()
+    assert not data_folder(project).exists()
+
+
 def test_a_migration_needs_words(service: Service) -> None:
     said = run("make", "revision", cwd=service.project, code=2).stdout
     assert 'Say what it does: make revision m="add x"' in said
 
 
-START = """
-import os, signal, time
-from dev import database
-server = database.start()
-print(server.url.render_as_string(hide_password=False), flush=True)
-"""
 ENDS = {
     "exit": (0, ""),
     "exception": (1, "raise RuntimeError"),
@@ -297,17 +332,7 @@ def test_a_server_of_ones_own(service: Service) -> None:
         "postgresql": "SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database",
         "mysql": "SELECT group_concat(schema_name) FROM information_schema.schemata",
     }[database]
-    asker = subprocess.Popen(
-        [service.project / ".venv/bin/python", "-c", f"{START}\ninput()"],
-        cwd=service.project,
-        env=environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with asker:
-        assert asker.stdout is not None
-        admin = asker.stdout.readline().strip()
+    with own_server(service.project) as admin:
         for statement in OWN[database]:
             execute(admin, statement)
         mine = {
@@ -324,4 +349,3 @@ def test_a_server_of_ones_own(service: Service) -> None:
         assert "(TEST_DATABASE_URL)" in said
         assert execute(admin, databases) == before
         assert execute(mine, "SELECT count(kept) FROM users") == "0"
-        asker.communicate("")
