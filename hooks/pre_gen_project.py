@@ -105,8 +105,24 @@ RULES: dict[str, tuple[Callable[[str], bool], str]] = {
         "a whole number of seconds above 0, or -1 for never",
     ),
     "python_version": (one_of("3.11", "3.12", "3.13", "3.14"), "3.11, 3.12, 3.13 or 3.14"),
+    "vector_search": (one_of("yes", "no"), "yes or no"),
+    "sync_bridge": (one_of("yes", "no"), "yes or no"),
     "run_tests": (one_of("yes", "no"), "yes or no"),
 }
+
+# Answers that do not go together: a prompt with its answer, another's, what is allowed and why.
+CONTRADICTIONS = [
+    (
+        ("vector_search", "yes"),
+        ("database", "mysql"),
+        "no with database=mysql, since pgvector is an extension of PostgreSQL",
+    ),
+    (
+        ("sync_bridge", "yes"),
+        ("pool_size", "1"),
+        "no with pool_size=1, since synchronous code needs one of these connections for itself",
+    ),
+]
 
 
 def refusals(answers: dict[str, object]) -> Iterator[str]:
@@ -117,6 +133,9 @@ def refusals(answers: dict[str, object]) -> Iterator[str]:
             shown = repr(answer)
             shown = shown if len(shown) <= 80 else f"{shown[:80]}…"
             yield f"{prompt}: {shown} is refused. Allowed: {allowed}."
+    for (prompt, answer), (other, its_answer), allowed in CONTRADICTIONS:
+        if answers.get(prompt) == answer and answers.get(other) == its_answer:
+            yield f"{prompt}: {answer!r} is refused. Allowed: {allowed}."
 
 
 def main() -> int:

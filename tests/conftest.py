@@ -21,6 +21,29 @@ TEMPLATE = Path(__file__).parent.parent
 DATABASES = ("postgresql", "mysql")
 PYTHON_VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 
+
+class Variant(NamedTuple):
+    """What of the service depends on answers."""
+
+    database: str
+    vector_search: str
+    sync_bridge: str
+
+    @property
+    def answers(self) -> dict[str, str]:
+        """Return the answers that make it."""
+        return self._asdict()
+
+
+# All there are.
+VARIANTS = [
+    Variant(database, vectors, bridge)
+    for database in DATABASES
+    for vectors in ("no", "yes")
+    for bridge in ("no", "yes")
+    if (database, vectors) != ("mysql", "yes")
+]
+
 # What the shell, make or a virtual environment around these tests would hand down.
 OUTER = re.compile(
     r"PYTHON.*|PYTEST_.*|VIRTUAL_ENV|MAKE.*|MFLAGS|GIT_(DIR|WORK_TREE|INDEX_FILE)|.*_DATABASE_URL"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pre_gen_project as hook
 import pytest
-from conftest import DATABASES, TEMPLATE, Render, generate, run
+from conftest import TEMPLATE, VARIANTS, Render, Variant, generate, run
 from cookiecutter.exceptions import FailedHookException
 from cookiecutter.main import cookiecutter
 
@@ -126,6 +126,27 @@ def test_refused(
     assert around(output) == before
 
 
+@pytest.mark.parametrize(
+    ("answers", "line"),
+    [
+        (
+            ["vector_search=yes", "database=mysql"],
+            "vector_search: 'yes' is refused. Allowed: no with database=mysql, since pgvector is an"
+            " extension of PostgreSQL.",
+        ),
+        (
+            ["sync_bridge=yes", "pool_size=1"],
+            "sync_bridge: 'yes' is refused. Allowed: no with pool_size=1, since synchronous"
+            " code needs one of these connections for itself.",
+        ),
+    ],
+)
+def test_refused_together(answers: list[str], line: str, output: Path) -> None:
+    before = around(output)
+    assert line in generate(output, *answers, "run_tests=no", code=1).splitlines()
+    assert around(output) == before
+
+
 @pytest.mark.parametrize("slug", BAD_SLUGS.values(), ids=BAD_SLUGS.keys())
 def test_refused_slug(slug: str, output: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = around(output)
@@ -164,6 +185,7 @@ def test_all_refusals_at_once(output: Path) -> None:
     [
         ("database=oracle", "variable database, but the choices are ['postgresql', 'mysql']"),
         ("python_version=3.10", "choices are ['3.13', '3.14', '3.12', '3.11']"),
+        ("vector_search=true", "choices are ['no', 'yes']"),
         ("run_tests=maybe", "choices are ['yes', 'no']"),
         ("description=a << b", "TemplateSyntaxError"),
     ],
@@ -178,7 +200,7 @@ def test_refused_by_cookiecutter(answer: str, message: str, output: Path) -> Non
 def test_marks_of_the_template_are_refused(mark: str, output: Path) -> None:
     """A typed answer comes as it is; `cruft update` would take it for a part of the template."""
     before = around(output)
-    typed = ["My Service", "", f"a {mark} b", *[""] * 7, "2"]
+    typed = ["My Service", "", f"a {mark} b", *[""] * 9, "2"]
     words = [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "--output-dir", str(output)]
     said = run(*words, cwd=output, code=1, typed="\n".join(typed) + "\n").stdout
     assert f"description: 'a {mark} b' is refused. Allowed: one line of text" in said
@@ -206,9 +228,9 @@ def test_rules_cover_the_prompts() -> None:
     assert [name for name in settings if not name.startswith("_")] == list(hook.RULES)
 
 
-@pytest.mark.parametrize("database", DATABASES)
-def test_no_service_is_named_like_what_it_installs(database: str, render: Render) -> None:
-    metadata = tomllib.loads((render(database=database) / "pyproject.toml").read_text())
+@pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
+def test_no_service_is_named_like_what_it_installs(variant: Variant, render: Render) -> None:
+    metadata = tomllib.loads((render(**variant.answers) / "pyproject.toml").read_text())
     needs = [*metadata["project"]["dependencies"], *metadata["dependency-groups"]["dev"]]
     names = {need.split(">")[0].split("[")[0] for need in needs}
     assert names <= hook.INSTALLED

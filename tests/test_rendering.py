@@ -9,12 +9,25 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import DATABASES, PYTHON_VERSIONS, TEMPLATE, Render, files, run
+from conftest import (
+    DATABASES,
+    PYTHON_VERSIONS,
+    TEMPLATE,
+    VARIANTS,
+    Render,
+    Variant,
+    files,
+    run,
+)
 
-CHOICES = list(itertools.product(DATABASES, PYTHON_VERSIONS, ("yes", "no")))
-OTHER_DATABASE = {
-    "postgresql": re.compile("mysql|mariadb|asyncmy", re.IGNORECASE),
-    "mysql": re.compile("postgres|asyncpg|psycopg", re.IGNORECASE),
+CHOICES = list(itertools.product(VARIANTS, PYTHON_VERSIONS, ("yes", "no")))
+
+# What a variant must not speak of.
+NOT_CHOSEN = {
+    ("database", "postgresql"): re.compile("mysql|mariadb|asyncmy", re.IGNORECASE),
+    ("database", "mysql"): re.compile("postgres|asyncpg|psycopg", re.IGNORECASE),
+    ("vector_search", "no"): re.compile("vector|embedding|hnsw|documents", re.IGNORECASE),
+    ("sync_bridge", "no"): re.compile("bridge|sync_pool|sync_database|syncsession|/reports"),
 }
 ODD = {
     "double quotes": 'He said "hi"',
@@ -47,17 +60,22 @@ def lint(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("database", "python_version", "run_tests"), CHOICES, ids=["-".join(c) for c in CHOICES]
+    ("variant", "python_version", "run_tests"),
+    CHOICES,
+    ids=["-".join([*variant, *others]) for variant, *others in CHOICES],
 )
-def test_variant(database: str, python_version: str, run_tests: str, render: Render) -> None:
-    project = render(database=database, python_version=python_version, run_tests=run_tests)
+def test_variant(variant: Variant, python_version: str, run_tests: str, render: Render) -> None:
+    project = render(**variant.answers, python_version=python_version, run_tests=run_tests)
     lint(project)
     for name, text in files(project).items():
         assert not re.search(r"<<|<%|<#|cookiecutter\b(?!-)|\brun_tests", name + text), name
-        assert not OTHER_DATABASE[database].search(name + text), name
+        for answer in variant.answers.items():
+            assert answer not in NOT_CHOSEN or not NOT_CHOSEN[answer].search(name + text), name
         assert text.endswith("\n") or not text, name
         assert not re.search(r"[ \t]$|\n\n\n\n|\A\n|\n\n\Z", text, re.MULTILINE), name
     assert f"python:{python_version}-" in files(project)["Dockerfile"]
+    workflow = yaml.safe_load(files(project)[".github/workflows/ci.yml"])
+    assert workflow["jobs"]["test"]["env"]["UV_PYTHON"] == python_version
 
 
 def test_python_version_changes_no_code(render: Render, tmp_path: Path) -> None:
