@@ -4,10 +4,12 @@ import fcntl
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +51,14 @@ OUTER = re.compile(
     r"PYTHON.*|PYTEST_.*|VIRTUAL_ENV|MAKE.*|MFLAGS|GIT_(DIR|WORK_TREE|INDEX_FILE)|.*_DATABASE_URL"
 )
 
+# Starts a throwaway server.
+START = """
+import os, signal, time
+from dev import database
+server = database.start()
+print(server.url.render_as_string(hide_password=False), flush=True)
+"""
+
 Result = subprocess.CompletedProcess[str]
 Render = Callable[..., Path]
 
@@ -89,6 +99,35 @@ def generate(
     """Generate by the command line, as a user does, or within a command; return what it says."""
     words = [*within, sys.executable, "-m", "cookiecutter", str(TEMPLATE), "--no-input"]
     return run(*words, "--output-dir", output, *answers, cwd=output, code=code, **more).stdout
+
+
+def python(project: Path, *words: str, **more: Any) -> str:
+    """Run a project's Python; return what it says."""
+    return run(project / ".venv/bin/python", *words, cwd=project, **more).stdout
+
+
+def free_port() -> int:
+    """Return a port that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def own_server(project: Path) -> Iterator[str]:
+    """Run a server apart from the project's own; give its URL."""
+    asker = subprocess.Popen(
+        [project / ".venv/bin/python", "-c", f"{START}\ninput()"],
+        cwd=project,
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with asker:
+        assert asker.stdout is not None
+        yield asker.stdout.readline().strip()
+        asker.communicate("\n")
 
 
 def copy_template(target: Path) -> Path:

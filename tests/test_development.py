@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -17,20 +16,12 @@ from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import pytest
-from conftest import Service, environment, run
+from conftest import START, Service, environment, free_port, own_server, python, run
 
 Copy = Callable[[Path], Path]
 
 # Seconds; the slowest of these is a server that ends in order on a busy machine.
 LIMIT = 30
-
-# Starts a throwaway server.
-START = """
-import os, signal, time
-from dev import database
-server = database.start()
-print(server.url.render_as_string(hide_password=False), flush=True)
-"""
 
 
 @pytest.fixture
@@ -59,11 +50,6 @@ def project(copy: Copy, tmp_path: Path) -> Path:
     """Return a copy of the service in a folder that is closed to all other users."""
     assert tmp_path.parent.stat().st_mode & 0o077 == 0
     return copy(tmp_path)
-
-
-def python(project: Path, *words: str, **more: Any) -> str:
-    """Run a project's Python; return what it says."""
-    return run(project / ".venv/bin/python", *words, cwd=project, **more).stdout
 
 
 def data_folder(project: Path) -> Path:
@@ -99,13 +85,6 @@ def until(condition: Callable[[], object]) -> bool:
     return True
 
 
-def free_port() -> int:
-    """Return a port that nobody uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def ask(url: str, body: object = None) -> Any:
     """Make a request, a POST with a body; return the answer's JSON. Raises URLError."""
     data = None if body is None else json.dumps(body).encode()
@@ -119,23 +98,6 @@ def is_ready(url: str) -> bool:
         return bool(ask(f"{url}/health/ready"))
     except (URLError, OSError):
         return False
-
-
-@contextmanager
-def own_server(project: Path) -> Iterator[str]:
-    """Run a server apart from the project's own; give its URL."""
-    asker = subprocess.Popen(
-        [project / ".venv/bin/python", "-c", f"{START}\ninput()"],
-        cwd=project,
-        env=environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with asker:
-        assert asker.stdout is not None
-        yield asker.stdout.readline().strip()
-        asker.communicate("\n")
 
 
 @contextmanager

@@ -1,6 +1,23 @@
 """The database: one engine with a bounded pool, and its sessions.
 
-Copy this file and `deps.py` into any project: they import nothing else of this one.
+Copy this file and `deps.py` into a package of any project: they import nothing else of this one.
+<% if cookiecutter.database == "postgresql" %>
+They need `fastapi>=0.165`, `sqlalchemy[asyncio]>=2.1.9` and `asyncpg`. The settings are arguments:
+
+    Database(
+        make_url("postgresql+asyncpg://user:password@127.0.0.1:5432/name"),
+<% else %>
+They need `fastapi>=0.165`, `sqlalchemy[asyncio]>=2.1.9` and `asyncmy`. The settings are arguments:
+
+    Database(
+        make_url("mysql+asyncmy://user:password@127.0.0.1:3306/name"),
+<% endif %>
+        pool_size=20,  # connections that stay open
+        max_overflow=0,  # more of them under load
+        pool_timeout=3,  # seconds to wait for one
+        pool_recycle=1800,  # seconds after which one is replaced, -1 for never
+        statement_timeout=30,  # seconds after which the server stops a statement
+    )
 """
 
 import asyncio
