@@ -2,21 +2,59 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
 from conftest import Service, environment, run
 
+READ, LIST, CREATE = "GET /users/{id}", "GET /users?limit=50", "POST /users"
+COMPARED = [
+    *(("threads", READ), ("blocking", READ), ("orm", READ)),
+    *(("service", READ), ("service", LIST), ("service", CREATE)),
+    *(("driver", READ), ("driver", LIST), ("driver", CREATE)),
+]
+
 
 def test_bench(service: Service, tmp_path: Path) -> None:
-    quick = f"--seconds 0.3 --rounds 1 --pool-sizes 1 5 --results {tmp_path}"
+    quick = f"--seconds 1 --rounds 1 --pool-sizes 1 5 --results {tmp_path}"
     said = run("make", "bench", f"ARGS={quick}", cwd=service.project).stdout
-    assert "this service, by POOL_SIZE" in said
-    assert "The server allows" in said
     outcome = json.loads((tmp_path / "bench.json").read_text())
-    assert outcome
-    chart = ElementTree.parse(tmp_path / "bench.svg").getroot()
-    assert chart.tag.endswith("svg")
+
+    rows = {(row["variant"], row["request"]): row for row in outcome["comparison"]}
+    assert sorted(rows) == sorted(COMPARED)
+    for (_, request), row in rows.items():
+        ceiling = rows["driver", request]
+        assert row["rate"] > 0
+        assert 0 < row["p50"] <= row["p99"]
+        assert row["errors"] == 0
+        assert row["ratio"] == row["rate"] / ceiling["rate"]
+        assert row["p99_ratio"] == row["p99"] / ceiling["p99"]
+        assert re.search(rf"  {re.escape(row['label'])} +{row['rate']:,.0f} ", said)
+    assert [size["pool_size"] for size in outcome["pool_sizes"]] == [1, 5]
+    assert outcome["enough"] in (1, 5)
+    assert outcome["pool_size_by_workers"]["1"] == outcome["enough"]
+    for workers, size in outcome["pool_size_by_workers"].items():
+        assert 1 <= int(workers) * size <= outcome["max_connections"]
+
+    shown = texts(tmp_path / "bench.svg")
+    server = outcome["versions"]["server"].partition(" (")[0]
+    assert f"GET /users/{{id}} on {server}: one worker, 64 clients, POOL_SIZE=20" in shown
+    for (_, request), row in rows.items():
+        if request == READ:
+            assert row["label"] in shown
+            assert f"{row['rate']:,.0f}  ({row['ratio']:.2f})" in shown
+            assert f"{row['p99']:,.0f}" in shown
+    for axis in "requests a second", "milliseconds, log scale", "POOL_SIZE: connections":
+        assert axis in shown
+    for legend in "p50", "p99", f"enough: {outcome['enough']}":
+        assert legend in shown
+
+
+def texts(chart: Path) -> str:
+    """Return what is written in a chart: its letters are drawn, and said in comments."""
+    assert ElementTree.parse(chart).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    return "\n".join(re.findall("<!-- (.*) -->", chart.read_text()))
 
 
 def test_bench_without_wrk_says_how_to_get_it(service: Service, tmp_path: Path) -> None:
