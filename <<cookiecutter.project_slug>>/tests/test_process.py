@@ -53,6 +53,17 @@ async def test_without_a_database_the_process_lives_and_says_so(
     assert PASSWORD not in caplog.text
 
 
+async def test_without_a_database_nobody_waits_in_line() -> None:
+    url = make_url(f"{DRIVER}://user@127.0.0.1:1/name")
+    async with started(database_url=url, pool_size=1, pool_timeout=60) as (client, _):
+        async with asyncio.timeout(30):
+            paths = ["/users", "/echo/1"] * 5
+            responses = await asyncio.gather(*map(client.get, paths))
+
+    for response in responses:
+        assert response.json() == {"detail": "The database is away"}
+
+
 @pytest.mark.parametrize("hangs_up", [True, False])
 async def test_a_server_that_does_not_greet_is_away(hangs_up: bool) -> None:
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -29,7 +29,7 @@ from contextlib import asynccontextmanager, suppress
 <% if cookiecutter.database == "mysql" %>
 from functools import partial
 <% endif %>
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Literal, Self, TypeVar, cast
 
 <% if cookiecutter.database == "mysql" %>
 import asyncmy
@@ -170,6 +170,14 @@ class FairQueue(AsyncAdaptedQueue[Any]):
                 self.put_nowait(waiter.result())
             raise
 
+    def wake(self) -> None:
+        """Send the first in line away, to see for itself."""
+        while self._waiters:
+            _, waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_exception(Empty())
+                return
+
     def _expire(self) -> None:
         """Send away who has waited too long. The line is in order of time: one timer will do."""
         loop = asyncio.get_running_loop()
@@ -196,9 +204,12 @@ class FairPool(AsyncAdaptedQueuePool):
             try:
                 record = await self._pool.wait(self._timeout)
             except Empty:
-                raise PoolTimeoutError(f"No connection was free within {self._timeout} s") from None
-            # Nobody comes between this and the next lines, which take it out again.
-            self._pool.keep(record)
+                if self._overflow >= self._max_overflow:
+                    text = f"No connection was free within {self._timeout} s"
+                    raise PoolTimeoutError(text) from None
+            else:
+                # Nobody comes between this and the next lines, which take it out again.
+                self._pool.keep(record)
         if not self._pool.empty():
             with suppress(MissingGreenlet):
                 return self.connect()
@@ -212,6 +223,16 @@ class FairPool(AsyncAdaptedQueuePool):
         else:
             # One too many is closed in truth, which has to be waited for.
             await greenlet_spawn(connection.close)
+
+    def _dec_overflow(self) -> Literal[True]:
+        """Count one connection less: it was closed, or could not be opened.
+
+        Who is first in line may open one then, or learn that the database is away, and tell the
+        next; they would wait for nothing until their time is over.
+        """
+        super()._dec_overflow()
+        self._pool.wake()
+        return True
 
 
 class OneTaskSession(Session):
