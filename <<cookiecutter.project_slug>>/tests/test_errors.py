@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.core.db import Database, OneTaskSession
 from app.models import User
+from dev import database as databases
 from tests import routes
 from tests.conftest import started
 
@@ -119,3 +120,14 @@ async def test_the_one_connection_to_a_read_only_server_is_left(code: str | int)
         assert response.status_code == 503
         assert response.json() == {"detail": "The database takes no writes at the moment"}
         assert len(before & await connections(database)) == 1
+
+
+async def test_an_error_of_the_first_run_of_a_query_is_no_other(database: Database) -> None:
+    async with started() as (client, _):
+        await databases.execute(database.engine.url, "ALTER TABLE users RENAME TO away")
+        try:
+            with pytest.raises(DBAPIError):
+                await client.get("/users")
+        finally:
+            await databases.execute(database.engine.url, "ALTER TABLE away RENAME TO users")
+        assert (await client.get("/users")).status_code == 200

@@ -71,6 +71,7 @@ def test_settings_print_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
         ("POOL_TIMEOUT", "nan", "finite"),
         ("POOL_RECYCLE", "-2", "greater than or equal to -1"),
         ("STATEMENT_TIMEOUT", "0", "greater than or equal to 0.001"),
+        ("STATEMENT_TIMEOUT", "86401", "less than or equal to 86400"),
         ("ECHO_SQL", "perhaps", "boolean"),
     ],
 )

@@ -62,8 +62,9 @@ class Settings(BaseSettings):
     # Seconds after which a connection is replaced; -1 for never.
     pool_recycle: int = Field(default=<< cookiecutter.pool_recycle >>, ge=-1)
 
-    # Seconds after which the server stops a statement; the request is answered 504.
-    statement_timeout: float = Field(default=30, ge=0.001)
+    # Seconds after which the server stops a statement; the request is answered 504. A day at most:
+    # servers refuse some longer times, each its own.
+    statement_timeout: float = Field(default=30, ge=0.001, le=86_400)
 
     # Log every statement, with its parameters.
     echo_sql: bool = False

@@ -216,6 +216,7 @@ class Queries:
     ) -> list[dict[str, Any]]:
         borrowed = await database.pool.borrow()
         driver = borrowed.driver_connection
+        sql = None
         try:
             plans = self._plans.get(query)
             if plans is None:
@@ -225,6 +226,7 @@ class Queries:
                 ]
                 self._plans[query] = plans
             for plan in plans:
+                sql = plan.sql
                 arguments = plan.arguments(values)
                 if database.engine.echo:
                     logger.info("%s %r", plan.sql, arguments)
@@ -232,7 +234,7 @@ class Queries:
             return [plan.convert(row) for row in rows]
         except DRIVER_ERRORS as cause:
             closed = is_closed(driver)
-            error = DBAPIError(plan.sql, None, cause, True, connection_invalidated=closed)
+            error = DBAPIError(sql, None, cause, True, connection_invalidated=closed)
             if error_code(error) in READ_ONLY:
                 borrowed.invalidate()
             raise error from cause
