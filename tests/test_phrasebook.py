@@ -1,0 +1,78 @@
+"""A service's phrase book is held to what it says: where it lies, the service's tests fail."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import Service, run
+
+# What is put in place of what, and the test that notices.
+LIES = [
+    # Another row, another value, another change.
+    ("select(Book).order_by(Book.title)", "select(Book).order_by(Book.id)", "phrase[First]"),
+    ("# -> 322", "# -> 323", "phrase[One value]"),
+    ("author.born = 1922\n```\n\n###", "author.born = 1923\n```\n\n###", "phrase[Change]"),
+    # Both find nothing, or nothing is there to be compared.
+    ("Author.born < 1925", "Author.born < 25", "phrase[Join]"),
+    ("author = await session.get(", "found = await session.get(", "phrase[Get]"),
+    # What the new style does not forgive.
+    ("await session.delete(", "session.delete(", "phrase[Delete]"),
+    ('"Lem").options(selectinload(Author.books))', '"Lem")', "phrase[Lazy loading]"),
+    (").unique()", ")", "phrase[Load many: joinedload, and unique]"),
+    # Read at once.
+    (
+        ".execution_options(yield_per=2)\nasync for book in await session.stream_scalars(",
+        "\nfor book in await session.scalars(",
+        "streams_come_from_a_cursor_on_the_server[Objects-True]",
+    ),
+    # A block that is no code, a topic without a phrase, a link to nowhere.
+    ("```python\n# old\nfound", "```\n# old\nfound", "every_block_is_run_and_every_promise_kept"),
+    ("await asyncio.to_thread(hashlib.scrypt, ", "hashlib.scrypt(", "every_topic_has_a_phrase"),
+    ("## Raw SQL", "## SQL", "every_link_within_the_page_leads_somewhere"),
+    # A helper that finds what is not there.
+    ("if row is None:", "if key is None:", "the_helpers_say_no"),
+]
+
+
+def spoil(page: Path, *lies: tuple[str, str]) -> None:
+    """Put lies into a page."""
+    text = page.read_text()
+    for old, new in lies:
+        assert old in text
+        text = text.replace(old, new)
+    page.write_text(text)
+
+
+@pytest.fixture
+def copy(service: Service, tmp_path: Path) -> Path:
+    """Return a copy of a service, to be spoilt."""
+    made = shutil.ignore_patterns(".venv", "__pycache__", ".*_cache")
+    return Path(shutil.copytree(service.project, tmp_path / "copy", ignore=made))
+
+
+def test_lies_are_noticed(service: Service, copy: Path) -> None:
+    spoil(copy / "PHRASEBOOK.md", *((old, new) for old, new, _ in LIES))
+
+    python = service.project / ".venv/bin/python"
+    said = run(python, "-m", "pytest", "tests/test_phrasebook.py", cwd=copy, code=1).stdout
+    failed = re.findall(r"^FAILED tests/test_phrasebook\.py::test_(.+?)(?: - .*)?$", said, re.M)
+    assert sorted(failed) == sorted(test for *_, test in LIES)
+
+
+def test_a_block_without_a_mark_is_noticed(service: Service, copy: Path) -> None:
+    spoil(copy / "PHRASEBOOK.md", ("# new\n", ""))
+
+    python = service.project / ".venv/bin/python"
+    said = run(python, "-m", "pytest", "tests/test_phrasebook.py", cwd=copy, code=2).stdout
+    assert "KeyError" in said
+
+
+def test_the_page_is_sound_code(service: Service, copy: Path) -> None:
+    python = service.project / ".venv/bin/python"
+    code = "from tests.test_phrasebook import SOURCE; print(SOURCE)"
+    (copy / "page.py").write_text(run(python, "-c", code, cwd=copy).stdout)
+
+    run(python, "-m", "mypy", "page.py", cwd=copy)
+    # I001: there are more lines between the blocks than ruff would leave.
+    run(python, "-m", "ruff", "check", "--ignore=I001", "page.py", cwd=copy)
