@@ -8,20 +8,23 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from sqlalchemy import URL
 
-from app.api import errors, health, users
+from app.api import errors, health,<% if cookiecutter.sync_bridge == "yes" %> reports,<% endif %> users
 from app.core.config import Settings, load_settings
 from app.core.db import Database
 from app.core.queries import Queries
 from app.core.shutdown import draining_on_sigterm
+<% if cookiecutter.sync_bridge == "yes" %>
+from app.core.sync import SyncDatabase
+<% endif %>
 
 
 def create_app(settings: Settings) -> FastAPI:
     """Build the application. Connections are opened in its lifespan, not here."""
 
-    def connect_to(url: URL) -> Database:
+    def connect_to(url: URL<% if cookiecutter.sync_bridge == "yes" %>, pool_size: int<% endif %>) -> Database:
         return Database(
             url,
-            pool_size=settings.pool_size,
+            pool_size=<% if cookiecutter.sync_bridge == "no" %>settings.<% endif %>pool_size,
             max_overflow=settings.max_overflow,
             pool_timeout=settings.pool_timeout,
             pool_recycle=settings.pool_recycle,
@@ -31,10 +34,27 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+<% if cookiecutter.sync_bridge == "yes" %>
+        # Synchronous code has its connections out of the same number.
+        database = connect_to(settings.database_url, settings.pool_size - settings.sync_pool_size)
+        read_url = settings.database_read_url
+        replica = connect_to(read_url, settings.pool_size) if read_url else database
+        sync_database = SyncDatabase(
+            settings.database_url,
+            pool_size=settings.sync_pool_size,
+            pool_timeout=settings.pool_timeout,
+            pool_recycle=settings.pool_recycle,
+            statement_timeout=settings.statement_timeout,
+            echo=settings.echo_sql,
+        )
+        async with database, replica, sync_database:
+            app.state.sync_database = sync_database
+<% else %>
         database = connect_to(settings.database_url)
         read_url = settings.database_read_url
         replica = connect_to(read_url) if read_url else database
         async with database, replica:
+<% endif %>
             app.state.database = database
             app.state.queries = Queries(database, replica)
             workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
@@ -52,6 +72,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     errors.add_error_handlers(app)
     app.include_router(users.router)
+<% if cookiecutter.sync_bridge == "yes" %>
+    app.include_router(reports.router)
+<% endif %>
     app.include_router(health.router)
     return app
 

@@ -47,7 +47,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="of all variants in turn")
     parser.add_argument("--pool-size", type=int, default=20, help="in the comparison")
     parser.add_argument(
-        "--pool-sizes", type=int, nargs="+", default=[1, 2, 5, 10, 20, 50], help="to try out"
+        "--pool-sizes", type=int, nargs="+", default=[<% if cookiecutter.sync_bridge == "no" %>1, <% endif %>2, 5, 10, 20, 50], help="to try out"
     )
     parser.add_argument(
         "--results", type=Path, default=PROJECT / "bench" / "results", help="where to write"

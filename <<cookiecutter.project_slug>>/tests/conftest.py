@@ -26,6 +26,9 @@ from app.core.queries import Queries, Query
 from app.models import User
 from dev import database as databases
 from dev.supervisor import NO_SERVER
+<% if cookiecutter.sync_bridge == "yes" %>
+from tests import guard
+<% endif %>
 from tests.process import Process, serve
 
 PROJECT = Path(__file__).parent.parent
@@ -57,6 +60,16 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     return server and f"database: {server}"
 
 
+<% if cookiecutter.sync_bridge == "yes" %>
+@pytest.fixture(autouse=True)
+def nothing_blocks() -> Iterator[None]:
+    """Fail a test in which synchronous code waited for the database on the event loop."""
+    guard.blocked.clear()
+    yield
+    guard.check()
+
+
+<% endif %>
 @pytest.fixture(scope="session")
 def alembic() -> Config:
     """Return Alembic's configuration, as the command line has it."""
@@ -97,6 +110,12 @@ async def started(**settings: Any) -> AsyncIterator[tuple[AsyncClient, Database]
     from app.main import create_app
     from tests.routes import router
 
+<% if cookiecutter.sync_bridge == "yes" %>
+    # What is for threads comes on top: `pool_size` means the asynchronous part here.
+    settings = {"sync_pool_size": 1} | settings
+    if "pool_size" in settings:
+        settings["pool_size"] += settings["sync_pool_size"]
+<% endif %>
     app = create_app(load_settings().model_copy(update=settings))
     app.include_router(router)
     async with (

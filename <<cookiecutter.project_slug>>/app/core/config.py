@@ -3,7 +3,18 @@
 from pathlib import Path
 from typing import Annotated, Any
 
+<% if cookiecutter.sync_bridge == "yes" %>
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+<% else %>
 from pydantic import BeforeValidator, Field, ValidationError
+<% endif %>
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -33,6 +44,21 @@ def parse_url(value: Any) -> URL:
     return url
 
 
+<% if cookiecutter.sync_bridge == "yes" %>
+def share_of_pool(size: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo) -> int:
+    """Return a part of POOL_SIZE that leaves some: a quarter, where 0 stands for the default.
+
+    Raises ValueError.
+    """
+    # Without one, POOL_SIZE is wrong itself, and named.
+    pool_size = info.data.get("pool_size", 1000)
+    share: int = validate(max(1, pool_size // 4) if size == 0 else size)
+    if share >= pool_size:
+        raise ValueError("must be less than POOL_SIZE")
+    return share
+
+
+<% endif %>
 class Settings(BaseSettings):
     """What can be set from outside, in upper case: `POOL_SIZE=10`."""
 
@@ -56,6 +82,13 @@ class Settings(BaseSettings):
     pool_size: int = Field(default=<< cookiecutter.pool_size >>, ge=1, le=1000)
     max_overflow: int = Field(default=<< cookiecutter.max_overflow >>, ge=0, le=1000)
 
+<% if cookiecutter.sync_bridge == "yes" %>
+    # How many of POOL_SIZE are for synchronous code, which gets as many threads: a quarter.
+    sync_pool_size: Annotated[int, Field(ge=1), WrapValidator(share_of_pool)] = Field(
+        default=0, validate_default=True
+    )
+
+<% endif %>
     # Seconds a request waits for a connection before it is answered 503.
     pool_timeout: float = Field(default=<< cookiecutter.pool_timeout >>, gt=0)
 
