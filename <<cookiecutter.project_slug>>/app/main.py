@@ -8,7 +8,11 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from sqlalchemy import URL
 
+<% if cookiecutter.vector_search == "yes" %>
+from app.api import documents, errors, health, users
+<% else %>
 from app.api import errors, health, users
+<% endif %>
 from app.core.config import Settings, load_settings
 from app.core.db import Database
 from app.core.queries import Queries
@@ -52,6 +56,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     errors.add_error_handlers(app)
     app.include_router(users.router)
+<% if cookiecutter.vector_search == "yes" %>
+    app.include_router(documents.router)
+<% endif %>
     app.include_router(health.router)
     return app
 

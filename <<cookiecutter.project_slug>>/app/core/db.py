@@ -50,6 +50,16 @@ CONFLICTS = {"40001", "40P01", "0A000"}
 
 # The server takes no writes (SQLSTATE): after a fail-over it is a replica now.
 READ_ONLY = {"25006"}
+<% if cookiecutter.vector_search == "yes" %>
+
+# How an HNSW index of pgvector is searched, by each connection.
+VECTOR_SEARCH = {
+    "hnsw.ef_search": "300",
+    "hnsw.iterative_scan": "strict_order",
+    "hnsw.max_scan_tuples": "20000",
+    "random_page_cost": "1.1",
+}
+<% endif %>
 <% else %>
 MAX_CONNECTIONS = text("SELECT @@max_connections")
 
@@ -308,6 +318,9 @@ class Database:
                     "statement_timeout": milliseconds,
                     "idle_in_transaction_session_timeout": milliseconds,
                     "client_connection_check_interval": "1000",
+<% if cookiecutter.vector_search == "yes" %>
+                    **VECTOR_SEARCH,
+<% endif %>
                 },
             },
         )
