@@ -30,9 +30,6 @@ from sqlalchemy.schema import CreateTable
 <% endif %>
 
 from app.models import Base
-<% if cookiecutter.vector_search == "yes" %>
-from app.models.document import EMBEDDING_SIZE
-<% endif %>
 from dev import database as databases
 from tests.process import PROJECT
 
@@ -244,7 +241,8 @@ async def test_an_index_is_built_beside_writers_and_again_after_an_interruption(
     (tmp_path / "versions" / "last.py").write_text(LAST_REVISION)
     write = (
         "INSERT INTO documents (content, embedding)"
-        f" VALUES ('x', array_fill(1, ARRAY[{EMBEDDING_SIZE}])::vector)"
+        " SELECT 'x', array_fill(1, ARRAY[atttypmod])::vector FROM pg_attribute"
+        " WHERE attrelid = 'documents'::regclass AND attname = 'embedding'"
     )
     build = (
         "SELECT pid FROM pg_stat_progress_create_index"
@@ -258,7 +256,7 @@ async def test_an_index_is_built_beside_writers_and_again_after_an_interruption(
     engine = create_async_engine(empty)
     async with engine.connect() as writer:
         await writer.execute(text(write))
-        upgrade = asyncio.create_task(asyncio.to_thread(command.upgrade, config, "head"))
+        upgrade = asyncio.create_task(asyncio.to_thread(command.upgrade, config, "1a57"))
         async with asyncio.timeout(10):
             while (pid := await databases.execute(empty, build)) == "None":
                 assert not upgrade.done()
@@ -271,7 +269,7 @@ async def test_an_index_is_built_beside_writers_and_again_after_an_interruption(
         await writer.commit()
     await engine.dispose()
 
-    await asyncio.to_thread(command.upgrade, config, "head")
+    await asyncio.to_thread(command.upgrade, config, "1a57")
     assert await databases.execute(empty, is_valid) == "True"
     # The limit holds again for the revisions that follow.
     assert await databases.execute(empty, "SELECT lock_timeout FROM limits") == "1ms"
