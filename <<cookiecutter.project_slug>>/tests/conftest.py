@@ -23,7 +23,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from app.core.config import load_settings
 from app.core.db import Database
 from app.core.queries import Queries, Query
+<% if cookiecutter.vector_search == "yes" %>
+from app.models import Document, User
+<% else %>
 from app.models import User
+<% endif %>
 from dev import database as databases
 from dev.supervisor import NO_SERVER
 <% if cookiecutter.sync_bridge == "yes" %>
@@ -190,6 +194,9 @@ async def clean(database: Database) -> AsyncIterator[None]:
     yield
     async with database.session() as session:
         await session.execute(delete(User))
+<% if cookiecutter.vector_search == "yes" %>
+        await session.execute(delete(Document))
+<% endif %>
 
 
 @pytest.fixture

@@ -13,7 +13,13 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+<% if cookiecutter.vector_search == "yes" %>
+from pgvector.sqlalchemy import VECTOR
+from sqlalchemy import URL, Column, Index, Integer, Table, make_url, text
+from sqlalchemy.exc import DBAPIError
+<% else %>
 from sqlalchemy import URL, make_url, text
+<% endif %>
 <% if cookiecutter.database == "mysql" %>
 from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import DBAPIError
@@ -178,3 +184,93 @@ async def test_a_replica_waits_within_a_limit(empty: URL, tmp_path: Path) -> Non
     await engine.dispose()
 
     await asyncio.to_thread(command.upgrade, impatient, "head")
+<% if cookiecutter.vector_search == "yes" %>
+
+
+def copied_migrations(folder: Path) -> Config:
+    """Copy the migrations, to change them; return the copy's configuration."""
+    shutil.copytree(PROJECT / "migrations", folder, dirs_exist_ok=True)
+    config = Config()
+    config.set_main_option("script_location", str(folder))
+    return config
+
+
+def test_autogenerate_writes_vectors_and_their_indexes(empty: URL, tmp_path: Path) -> None:
+    config = copied_migrations(tmp_path)
+    command.upgrade(config, "head")
+    pictures = Table(
+        "pictures",
+        Base.metadata,
+        Column("id", Integer, primary_key=True),
+        Column("embedding", VECTOR(3), nullable=False),
+        Index(
+            "ix_pictures_embedding",
+            "embedding",
+            postgresql_using="hnsw",
+            postgresql_ops={"embedding": "vector_l2_ops"},
+        ),
+    )
+    try:
+        command.revision(config, "add pictures", autogenerate=True)
+        command.upgrade(config, "head")
+        command.check(config)
+    finally:
+        Base.metadata.remove(pictures)
+    index = "SELECT indexdef FROM pg_indexes WHERE indexname = 'ix_pictures_embedding'"
+    assert "USING hnsw (embedding vector_l2_ops)" in asyncio.run(databases.execute(empty, index))
+
+
+LAST_REVISION = """
+from alembic import op
+
+revision, down_revision = "1a57", "c7e4905b3f18"
+
+
+def upgrade() -> None:
+    op.execute("CREATE TABLE limits AS SELECT current_setting('lock_timeout') AS lock_timeout")
+"""
+
+
+async def test_an_index_is_built_beside_writers_and_again_after_an_interruption(
+    empty: URL, tmp_path: Path
+) -> None:
+    config = copied_migrations(tmp_path)
+    # So short a limit for table locks ends any wait for a transaction.
+    env = tmp_path / "env.py"
+    env.write_text(env.read_text().replace("TABLE_LOCK_LIMIT = 10\n", "TABLE_LOCK_LIMIT = 0.001\n"))
+    (tmp_path / "versions" / "last.py").write_text(LAST_REVISION)
+    write = (
+        "INSERT INTO documents (content, embedding)"
+        " SELECT 'x', array_fill(1, ARRAY[atttypmod])::vector FROM pg_attribute"
+        " WHERE attrelid = 'documents'::regclass AND attname = 'embedding'"
+    )
+    build = (
+        "SELECT pid FROM pg_stat_progress_create_index"
+        " WHERE datname = current_database() AND phase LIKE 'waiting for writers %'"
+    )
+    is_valid = (
+        "SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix_documents_embedding'::regclass"
+    )
+
+    await asyncio.to_thread(command.upgrade, config, "8a63c1d20e5f")
+    engine = create_async_engine(empty)
+    async with engine.connect() as writer:
+        await writer.execute(text(write))
+        upgrade = asyncio.create_task(asyncio.to_thread(command.upgrade, config, "1a57"))
+        async with asyncio.timeout(10):
+            while (pid := await databases.execute(empty, build)) == "None":
+                assert not upgrade.done()
+            # The build waits for the first writer; another one does not wait for the build.
+            await databases.execute(empty, write)
+        await databases.execute(empty, f"SELECT pg_cancel_backend({pid})")
+        with pytest.raises(DBAPIError, match="canceling statement due to user request"):
+            await upgrade
+        assert await databases.execute(empty, is_valid) == "False"
+        await writer.commit()
+    await engine.dispose()
+
+    await asyncio.to_thread(command.upgrade, config, "1a57")
+    assert await databases.execute(empty, is_valid) == "True"
+    # The limit holds again for the revisions that follow.
+    assert await databases.execute(empty, "SELECT lock_timeout FROM limits") == "1ms"
+<% endif %>

@@ -11,12 +11,22 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.db import DatabaseUnavailable, error_code
+<% if cookiecutter.vector_search == "yes" %>
+from app.models.document import EMBEDDING_SIZE
+from app.schemas.document import MAX_BULK
+<% endif %>
 from app.schemas.error import Error
 
 logger = logging.getLogger(__name__)
 
+<% if cookiecutter.vector_search == "yes" %>
+# Bytes; the largest body is a bulk of documents, each with up to 25 bytes for a number of its
+# embedding and 4,000 for its content. Raise it for routes that take more.
+MAX_BODY_SIZE = MAX_BULK * (25 * EMBEDDING_SIZE + 4_000)
+<% else %>
 # Bytes; the largest body of this API is some hundred. Raise it for routes that take more.
 MAX_BODY_SIZE = 1_000_000
+<% endif %>
 
 # Seconds after which a client may try again, when the database was away or busy.
 RETRY_AFTER = "1"
