@@ -342,7 +342,7 @@ async def test_the_traps_are_where_the_page_says(library: Library) -> None:
     async with library.database.session() as session:
         lem = await session.get_one(author, 1)
         with pytest.raises(InvalidRequestError, match=r"'Author\.books' is not available"):
-            _ = lem.books
+            await session.run_sync(lambda _: lem.books)
         query = select(author).execution_options(populate_existing=True)
         await session.scalars(query.options(lazyload(author.books)))
         with pytest.raises(SQLAlchemyError, match=r"greenlet_spawn has not been called"):
