@@ -44,7 +44,7 @@ def render_item(kind: str, item: object, autogen: AutogenContext) -> str | Liter
 <% if cookiecutter.vector_search == "yes" %>
     if kind == "type" and isinstance(item, VECTOR):
         autogen.imports.add("from pgvector.sqlalchemy import VECTOR")
-        return repr(item)
+        return f"VECTOR({item.dim})"
 <% endif %>
     return False
 
