@@ -176,12 +176,15 @@ def test_a_migration_from_the_models(dev_runs: bool, open_folder: Path, copy: Co
         if url:
             assert until(lambda: is_ready(url))
             assert ask(f"{url}/users", {"email": "a@example.com"})["id"] == 1
+        model.write_text(model.read_text().replace("String(50))", "String(50), index=True)"))
+        run("make", "revision", "m=index nickname", cwd=project)
 
-    [new] = set(versions.glob("*.py")) - before
-    assert re.fullmatch(r"20\d{6}_\d{6}_add_nickname\.py", new.name)
-    assert new.name > max(path.name for path in before)
+    new = sorted(set(versions.glob("*.py")) - before)
+    for path, name in zip(new, ("add", "index"), strict=True):
+        assert re.fullmatch(rf"20\d{{6}}_\d{{6}}_{name}_nickname\.py", path.name)
+        assert path.name > max(path.name for path in before)
     for check in "ruff check", "ruff format --check", *(["mypy"] if dev_runs else []):
-        python(project, "-m", *check.split(), str(new))
+        python(project, "-m", *check.split(), *map(str, new))
 
 
 def test_without_make(project: Path) -> None:

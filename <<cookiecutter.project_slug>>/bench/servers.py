@@ -72,6 +72,10 @@ async def fill(url: URL) -> None:
 def serve(application: str, url: URL, pool_size: int) -> Iterator[str]:
     """Run a service in one worker; give its address. Raises RuntimeError if it does not start."""
     settings = {"pool_size": pool_size, "max_overflow": 0, "echo_sql": False, "web_concurrency": 1}
+<% if cookiecutter.sync_bridge == "yes" %>
+    # Its default, whatever the environment says for another POOL_SIZE.
+    settings["sync_pool_size"] = max(1, pool_size // 4)
+<% endif %>
     words = [sys.executable, "-m", "uvicorn", application, "--port", "0", "--no-access-log"]
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")
