@@ -34,6 +34,8 @@ LIES = [
     ("if row is None:", "if key is None:", "the_helpers_say_no"),
 ]
 
+PYTEST = ["-m", "pytest", "-n", "0", "tests/test_phrasebook.py"]
+
 
 def spoil(page: Path, *lies: tuple[str, str]) -> None:
     """Put lies into a page."""
@@ -55,7 +57,7 @@ def test_lies_are_noticed(service: Service, copy: Path) -> None:
     spoil(copy / "PHRASEBOOK.md", *((old, new) for old, new, _ in LIES))
 
     python = service.project / ".venv/bin/python"
-    said = run(python, "-m", "pytest", "tests/test_phrasebook.py", cwd=copy, code=1).stdout
+    said = run(python, *PYTEST, cwd=copy, code=1).stdout
     failed = re.findall(r"^FAILED tests/test_phrasebook\.py::test_(.+?)(?: - .*)?$", said, re.M)
     assert sorted(failed) == sorted(test for *_, test in LIES)
 
@@ -64,7 +66,7 @@ def test_a_block_without_a_mark_is_noticed(service: Service, copy: Path) -> None
     spoil(copy / "PHRASEBOOK.md", ("# new\n", ""))
 
     python = service.project / ".venv/bin/python"
-    said = run(python, "-m", "pytest", "tests/test_phrasebook.py", cwd=copy, code=2).stdout
+    said = run(python, *PYTEST, cwd=copy, code=2).stdout
     assert "KeyError" in said
 
 

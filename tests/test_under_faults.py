@@ -15,7 +15,7 @@ def test_faults(service: Service) -> None:
     alone: list[str | Path] = ["-c", "pyproject.toml", "--rootdir", ".", "--confcutdir", FAULTS]
     said = run(
         python,
-        *"-m pytest -s -p no:cacheprovider".split(),
+        *"-m pytest -n 0 -s -p no:cacheprovider".split(),
         *alone,
         FAULTS,
         cwd=service.project,
