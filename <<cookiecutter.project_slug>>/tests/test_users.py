@@ -268,6 +268,17 @@ async def test_bad_changes_are_refused(client: AsyncClient, change: dict[str, An
     assert (await client.get(f"/users/{created['id']}")).json() == created
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [("/users", "GET, POST"), ("/users/1", "GET, PATCH, DELETE"), ("/health/live", "GET")],
+)
+async def test_other_methods_are_refused(client: AsyncClient, path: str, allowed: str) -> None:
+    response = await client.put(path)
+
+    assert (response.status_code, response.headers["allow"]) == (405, allowed)
+    assert response.json() == {"detail": "Method Not Allowed"}
+
+
 async def test_delete(client: AsyncClient) -> None:
     created = await create(client)
 

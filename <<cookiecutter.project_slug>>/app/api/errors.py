@@ -1,6 +1,7 @@
 """What a client is told when something goes wrong, and how the OpenAPI document says so."""
 
 import logging
+from itertools import product
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
@@ -8,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.db import DatabaseUnavailable, error_code
@@ -27,6 +29,8 @@ MAX_BODY_SIZE = MAX_BULK * (25 * EMBEDDING_SIZE + 4_000)
 # Bytes; the largest body of this API is some hundred. Raise it for routes that take more.
 MAX_BODY_SIZE = 1_000_000
 <% endif %>
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 # Seconds after which a client may try again, when the database was away or busy.
 RETRY_AFTER = "1"
@@ -159,6 +163,16 @@ async def on_invalid_request(_: Request, error: Exception) -> JSONResponse:
     return respond(422, [{key: e[key] for key in keys} for e in error.errors()])
 
 
+async def on_wrong_method(request: Request, _: Exception) -> JSONResponse:
+    """Say which methods a path has; the router says it of the first route with that path alone."""
+    allowed = {
+        method: None
+        for method, route in product(METHODS, request.app.routes)
+        if route.matches({**request.scope, "method": method})[0] is Match.FULL
+    }
+    return JSONResponse({"detail": "Method Not Allowed"}, 405, {"Allow": ", ".join(allowed)})
+
+
 async def on_bug(_: Request, error: Exception) -> JSONResponse:
     """Answer in JSON; the traceback goes to the log alone."""
     return respond(500, "Internal Server Error")
@@ -194,6 +208,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(PoolTimeoutError, on_full_pool)
     app.add_exception_handler(TimeoutError, on_timeout)
     app.add_exception_handler(RequestValidationError, on_invalid_request)
+    app.add_exception_handler(405, on_wrong_method)
     app.add_exception_handler(Exception, on_bug)
     app.add_middleware(BodyLimit)
 
