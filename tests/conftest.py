@@ -101,7 +101,7 @@ def generate(
     return run(*words, "--output-dir", output, *answers, cwd=output, code=code, **more).stdout
 
 
-def python(project: Path, *words: str, **more: Any) -> str:
+def python(project: Path, *words: str | Path, **more: Any) -> str:
     """Run a project's Python; return what it says."""
     return run(project / ".venv/bin/python", *words, cwd=project, **more).stdout
 
@@ -214,3 +214,11 @@ def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         if not said.exists():
             said.write_text(generate(output, f"database={database}"))
     return Service(output / "my-service", said.read_text())
+
+
+def copy_service(service: Service, project: Path) -> Path:
+    """Copy a service to where nobody else changes it; its virtual environment is shared."""
+    made_later = shutil.ignore_patterns(".venv", ".*_cache", "__pycache__")
+    shutil.copytree(service.project, project, ignore=made_later)
+    (project / ".venv").symlink_to(service.project / ".venv")
+    return project

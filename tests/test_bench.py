@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
-from conftest import Service, environment, run
+from conftest import Service, environment, python, run
 
 READ, LIST, CREATE = "GET /users/{id}", "GET /users?limit=50", "POST /users"
 COMPARED = [
@@ -58,12 +58,11 @@ def texts(chart: Path) -> str:
 
 
 def test_bench_without_wrk_says_how_to_get_it(service: Service, tmp_path: Path) -> None:
-    python = service.project / ".venv" / "bin" / "python"
     folders = os.environ["PATH"].split(os.pathsep)
     kept = [folder for folder in folders if not Path(folder, "wrk").exists()]
     (tools := tmp_path / "bin").mkdir()
     env = environment(PATH=os.pathsep.join([str(tools), *kept]))
-    said = run(python, "-m", "bench", cwd=service.project, env=env, code=1).stdout
+    said = python(service.project, "-m", "bench", env=env, code=1)
     assert "apt-get install wrk" in said
 
 
@@ -89,9 +88,8 @@ sys.exit(code)
 
 
 def test_locust_with_two_workers(service: Service) -> None:
-    python = service.project / ".venv" / "bin" / "python"
     locust = "uv run --isolated --no-project --with locust locust".split()
-    said = run(python, "-c", LOCUST, *locust, cwd=service.project).stdout
+    said = python(service.project, "-c", LOCUST, *locust)
     totals = [line.split() for line in said.splitlines() if "Aggregated" in line]
     assert totals
     requests, failures = totals[-2][1:3] if len(totals) > 1 else totals[-1][1:3]

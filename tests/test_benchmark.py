@@ -5,7 +5,7 @@ import re
 import sys
 from pathlib import Path
 
-from conftest import TEMPLATE, Service, run
+from conftest import TEMPLATE, Service, python, run
 
 BENCHMARKS = TEMPLATE / "benchmarks"
 
@@ -29,6 +29,5 @@ def test_benchmark_writes_the_readme(tmp_path: Path) -> None:
 
 
 def test_fairness_is_typed(service: Service, tmp_path: Path) -> None:
-    python = service.project / ".venv" / "bin" / "python"
     words = ["--config-file", "pyproject.toml", f"--cache-dir={tmp_path}"]
-    run(python, "-m", "mypy", *words, BENCHMARKS / "fairness.py", cwd=service.project)
+    python(service.project, "-m", "mypy", *words, BENCHMARKS / "fairness.py")

@@ -16,7 +16,16 @@ from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import pytest
-from conftest import START, Service, environment, free_port, own_server, python, run
+from conftest import (
+    START,
+    Service,
+    copy_service,
+    environment,
+    free_port,
+    own_server,
+    python,
+    run,
+)
 
 Copy = Callable[[Path], Path]
 
@@ -30,12 +39,8 @@ def copy(service: Service) -> Iterator[Copy]:
     copies: list[Path] = []
 
     def copy(folder: Path) -> Path:
-        project = folder / "my-service"
-        kept = shutil.ignore_patterns(".venv", ".*_cache", "__pycache__")
-        shutil.copytree(service.project, project, ignore=kept)
-        (project / ".venv").symlink_to(service.project / ".venv")
-        copies.append(project)
-        return project
+        copies.append(copy_service(service, folder / "my-service"))
+        return copies[-1]
 
     yield copy
     for project in copies:

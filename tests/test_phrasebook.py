@@ -1,11 +1,10 @@
 """A service's phrase book is held to what it says: where it lies, the service's tests fail."""
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Service, run
+from conftest import Service, copy_service, python
 
 # What is put in place of what, and the test that notices.
 LIES = [
@@ -49,32 +48,28 @@ def spoil(page: Path, *lies: tuple[str, str]) -> None:
 @pytest.fixture
 def copy(service: Service, tmp_path: Path) -> Path:
     """Return a copy of a service, to be spoilt."""
-    made = shutil.ignore_patterns(".venv", "__pycache__", ".*_cache")
-    return Path(shutil.copytree(service.project, tmp_path / "copy", ignore=made))
+    return copy_service(service, tmp_path / "copy")
 
 
-def test_lies_are_noticed(service: Service, copy: Path) -> None:
+def test_lies_are_noticed(copy: Path) -> None:
     spoil(copy / "PHRASEBOOK.md", *((old, new) for old, new, _ in LIES))
 
-    python = service.project / ".venv/bin/python"
-    said = run(python, *PYTEST, cwd=copy, code=1).stdout
+    said = python(copy, *PYTEST, code=1)
     failed = re.findall(r"^FAILED tests/test_phrasebook\.py::test_(.+?)(?: - .*)?$", said, re.M)
     assert sorted(failed) == sorted(test for *_, test in LIES)
 
 
-def test_a_block_without_a_mark_is_noticed(service: Service, copy: Path) -> None:
+def test_a_block_without_a_mark_is_noticed(copy: Path) -> None:
     spoil(copy / "PHRASEBOOK.md", ("# new\n", ""))
 
-    python = service.project / ".venv/bin/python"
-    said = run(python, *PYTEST, cwd=copy, code=2).stdout
+    said = python(copy, *PYTEST, code=2)
     assert "KeyError" in said
 
 
-def test_the_page_is_sound_code(service: Service, copy: Path) -> None:
-    python = service.project / ".venv/bin/python"
+def test_the_page_is_sound_code(copy: Path) -> None:
     code = "from tests.test_phrasebook import SOURCE; print(SOURCE)"
-    (copy / "page.py").write_text(run(python, "-c", code, cwd=copy).stdout)
+    (copy / "page.py").write_text(python(copy, "-c", code))
 
-    run(python, "-m", "mypy", "page.py", cwd=copy)
+    python(copy, "-m", "mypy", "page.py")
     # I001: there are more lines between the blocks than ruff would leave.
-    run(python, "-m", "ruff", "check", "--ignore=I001", "page.py", cwd=copy)
+    python(copy, "-m", "ruff", "check", "--ignore=I001", "page.py")

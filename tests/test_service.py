@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
-from conftest import Render, Service, environment, files, run
+from conftest import Render, Service, environment, files, python, run
 
 SERVERS = {"postgresql": r"PostgreSQL 1[89]\.\d+", "mysql": r"(MariaDB|MySQL) \d+\.\d+\.\d+"}
 
@@ -51,8 +51,7 @@ def test_lint(service: Service) -> None:
 
 def test_suite_in_one_process(service: Service, tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
-    python = service.project / ".venv/bin/python"
-    run(python, "-m", "pytest", "-n", "0", f"--junitxml={report}", cwd=service.project)
+    python(service.project, "-m", "pytest", "-n", "0", f"--junitxml={report}")
     (suite,) = ElementTree.parse(report).iter("testsuite")
     assert int(suite.attrib["tests"]) >= 40
     assert [suite.attrib[kind] for kind in ("errors", "failures", "skipped")] == ["0", "0", "0"]
@@ -64,7 +63,7 @@ def test_odd_answers_run(service: Service, render: Render) -> None:
         project_name=odd, project_slug="odd", description=odd, database=database(service)
     )
     code = "from app.main import app; print(ascii(app.title))"
-    python = service.project / ".venv/bin/python"
+    (project / ".venv").symlink_to(service.project / ".venv")
     url = {"postgresql": "postgresql+asyncpg", "mysql": "mysql+asyncmy"}[database(service)]
     env = environment(DATABASE_URL=f"{url}://u:p@localhost/x")
-    assert run(python, "-c", code, cwd=project, env=env).stdout.strip() == ascii(odd)
+    assert python(project, "-c", code, env=env).strip() == ascii(odd)

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from conftest import TEMPLATE, Service, environment, run
+from conftest import TEMPLATE, Service, environment, python
 
 FAULTS = TEMPLATE / "tests" / "faults"
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
@@ -11,22 +11,19 @@ SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 
 def test_faults(service: Service) -> None:
     """Run `faults/` by the service's own Python, which has its driver and its modules."""
-    python = service.project / ".venv" / "bin" / "python"
     alone: list[str | Path] = ["-c", "pyproject.toml", "--rootdir", ".", "--confcutdir", FAULTS]
-    said = run(
-        python,
+    said = python(
+        service.project,
         *"-m pytest -n 0 -s -p no:cacheprovider".split(),
         *alone,
         FAULTS,
-        cwd=service.project,
         env=environment(SCHEMATHESIS=str(SCHEMATHESIS)),
-    ).stdout
+    )
     print(said)
     assert said.count("FIGURES") == 5
     assert "skipped" not in said
 
 
 def test_faults_are_typed(service: Service, tmp_path: Path) -> None:
-    python = service.project / ".venv" / "bin" / "python"
     words = ["--config-file", "pyproject.toml", f"--cache-dir={tmp_path}"]
-    run(python, "-m", "mypy", *words, FAULTS, cwd=service.project)
+    python(service.project, "-m", "mypy", *words, FAULTS)

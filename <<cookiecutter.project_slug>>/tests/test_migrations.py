@@ -165,12 +165,18 @@ def test_a_migration_that_fails_says_what_is_done_and_can_be_run_again(
 
 
 <% endif %>
+def copied_migrations(folder: Path) -> Config:
+    """Copy the migrations, to change them; return the copy's configuration."""
+    shutil.copytree(PROJECT / "migrations", folder, dirs_exist_ok=True)
+    config = Config()
+    config.set_main_option("script_location", str(folder))
+    return config
+
+
 async def test_a_replica_waits_within_a_limit(empty: URL, tmp_path: Path) -> None:
-    shutil.copytree(PROJECT / "migrations", tmp_path, dirs_exist_ok=True)
+    impatient = copied_migrations(tmp_path)
     env = tmp_path / "env.py"
     env.write_text(env.read_text().replace("LOCK_LIMIT = 300\n", "LOCK_LIMIT = 0\n"))
-    impatient = Config()
-    impatient.set_main_option("script_location", str(tmp_path))
 <% if cookiecutter.database == "postgresql" %>
     take = text("SELECT pg_try_advisory_lock(hashtext('alembic'))")
 <% else %>
@@ -185,14 +191,6 @@ async def test_a_replica_waits_within_a_limit(empty: URL, tmp_path: Path) -> Non
 
     await asyncio.to_thread(command.upgrade, impatient, "head")
 <% if cookiecutter.vector_search == "yes" %>
-
-
-def copied_migrations(folder: Path) -> Config:
-    """Copy the migrations, to change them; return the copy's configuration."""
-    shutil.copytree(PROJECT / "migrations", folder, dirs_exist_ok=True)
-    config = Config()
-    config.set_main_option("script_location", str(folder))
-    return config
 
 
 def test_autogenerate_writes_vectors_and_their_indexes(empty: URL, tmp_path: Path) -> None:

@@ -20,38 +20,28 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from sqlalchemy import (
 <% if cookiecutter.database == "postgresql" %>
-from sqlalchemy import (
     ARRAY,
-    JSON,
-    DateTime,
-    Enum,
-    Integer,
-    Interval,
-    Numeric,
-    String,
-    Uuid,
-    bindparam,
-    func,
-    literal,
-    make_url,
-    select,
-)
-<% else %>
-from sqlalchemy import (
-    JSON,
-    Enum,
-    Interval,
-    Numeric,
-    String,
-    Uuid,
-    bindparam,
-    func,
-    literal,
-    make_url,
-    select,
-)
 <% endif %>
+    JSON,
+<% if cookiecutter.database == "postgresql" %>
+    DateTime,
+<% endif %>
+    Enum,
+<% if cookiecutter.database == "postgresql" %>
+    Integer,
+<% endif %>
+    Interval,
+    Numeric,
+    String,
+    Uuid,
+    bindparam,
+    func,
+    literal,
+    make_url,
+    select,
+)
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column

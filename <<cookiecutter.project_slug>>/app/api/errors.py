@@ -1,7 +1,6 @@
 """What a client is told when something goes wrong, and how the OpenAPI document says so."""
 
 import logging
-from itertools import product
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
@@ -9,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.db import DatabaseUnavailable, error_code
@@ -165,11 +164,11 @@ async def on_invalid_request(_: Request, error: Exception) -> JSONResponse:
 
 async def on_wrong_method(request: Request, _: Exception) -> JSONResponse:
     """Say which methods a path has; the router says it of the first route with that path alone."""
-    allowed = {
-        method: None
-        for method, route in product(METHODS, request.app.routes)
-        if route.matches({**request.scope, "method": method})[0] is Match.FULL
-    }
+
+    def fits(route: BaseRoute, method: str) -> bool:
+        return route.matches({**request.scope, "method": method})[0] is Match.FULL
+
+    allowed = [m for m in METHODS if any(fits(route, m) for route in request.app.routes)]
     return JSONResponse({"detail": "Method Not Allowed"}, 405, {"Allow": ", ".join(allowed)})
 
 

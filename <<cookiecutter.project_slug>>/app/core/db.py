@@ -35,9 +35,9 @@ from typing import Any, Literal, Self, TypeVar, cast
 import asyncmy
 <% endif %>
 <% if cookiecutter.database == "postgresql" %>
-from sqlalchemy import URL, Dialect, ExceptionContext, event, text
+from sqlalchemy import URL, Dialect, ExceptionContext, TextClause, event, text
 <% else %>
-from sqlalchemy import URL, Connection, Dialect, ExceptionContext, event, text
+from sqlalchemy import URL, Connection, Dialect, ExceptionContext, TextClause, event, text
 <% endif %>
 from sqlalchemy.exc import DBAPIError, DisconnectionError, MissingGreenlet, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -100,7 +100,9 @@ READ_ONLY = {1290, 1792, 1836}
 ATTEMPTS = 5
 BACKOFF = 0.02
 
-# Seconds within which a healthy server answers `SELECT 1`.
+PING = text("SELECT 1")
+
+# Seconds within which a healthy server answers that.
 PING_TIMEOUT = 2.0
 
 
@@ -280,7 +282,35 @@ def refuse_unusable_connection(dbapi_connection: Any, *_: object) -> None:
         raise DisconnectionError
 
 
-<% if cookiecutter.database == "mysql" %>
+<% if cookiecutter.database == "postgresql" %>
+def server_limits(statement_timeout: float) -> dict[str, str]:
+    """Return a connection's limits, which the server keeps also when this process cannot."""
+    milliseconds = str(round(statement_timeout * 1000))
+    return {
+        "statement_timeout": milliseconds,
+        "idle_in_transaction_session_timeout": milliseconds,
+        "client_connection_check_interval": "1000",
+    }
+
+
+<% else %>
+def server_limits(statement_timeout: float) -> str:
+    """Set a connection's limits, which the server keeps also when this process cannot.
+
+    What is in comments only MariaDB (M!) or MySQL (80000) reads: MariaDB stops any statement, MySQL
+    a SELECT. A wait for a lock is tried again, and all tries together stay within the limit. The
+    server's own isolation, REPEATABLE READ, locks gaps between rows: more deadlocks.
+    """
+    return (
+        f"SET innodb_lock_wait_timeout = {max(1, round(statement_timeout / ATTEMPTS))}"
+        f" /*M! , max_statement_time = {statement_timeout} */"
+        f" /*M! , idle_transaction_timeout = {max(1, round(statement_timeout))} */"
+        f" /*!80000 , max_execution_time = {round(statement_timeout * 1000)} */"
+        " /*M! , tx_isolation = 'READ-COMMITTED' */"
+        " /*!80000 , transaction_isolation = 'READ-COMMITTED' */"
+    )
+
+
 async def open_within(limit: float, **options: Any) -> Any:
     """Open a connection in time, greeting included: the driver's own limit ends before that.
 
@@ -343,7 +373,6 @@ class Database:
     ) -> None:
         """Set up the engine; nothing is opened until the first use. Times are in seconds."""
 <% if cookiecutter.database == "postgresql" %>
-        milliseconds = str(round(statement_timeout * 1000))
         self.engine = create_async_engine(
             url,
             poolclass=FairPool,
@@ -358,30 +387,14 @@ class Database:
                 "timeout": pool_timeout,
                 # For a server that does not even say that the time is over.
                 "command_timeout": statement_timeout + 5,
-                # The server keeps these limits, also when this process cannot.
-                "server_settings": {
-                    "statement_timeout": milliseconds,
-                    "idle_in_transaction_session_timeout": milliseconds,
-                    "client_connection_check_interval": "1000",
 <% if cookiecutter.vector_search == "yes" %>
-                    **VECTOR_SEARCH,
+                "server_settings": server_limits(statement_timeout) | VECTOR_SEARCH,
+<% else %>
+                "server_settings": server_limits(statement_timeout),
 <% endif %>
-                },
             },
         )
 <% else %>
-        # The server keeps these limits, also when this process cannot. What is in comments only
-        # MariaDB (M!) or MySQL (80000) reads: MariaDB stops any statement, MySQL a SELECT. A wait
-        # for a lock is tried again, and all tries together stay within the limit. The server's
-        # own isolation, REPEATABLE READ, locks gaps between rows: more deadlocks.
-        limits = (
-            f"SET innodb_lock_wait_timeout = {max(1, round(statement_timeout / ATTEMPTS))}"
-            f" /*M! , max_statement_time = {statement_timeout} */"
-            f" /*M! , idle_transaction_timeout = {max(1, round(statement_timeout))} */"
-            f" /*!80000 , max_execution_time = {round(statement_timeout * 1000)} */"
-            " /*M! , tx_isolation = 'READ-COMMITTED' */"
-            " /*!80000 , transaction_isolation = 'READ-COMMITTED' */"
-        )
         self.engine = create_async_engine(
             url,
             poolclass=FairPool,
@@ -398,7 +411,7 @@ class Database:
                 "async_creator_fn": partial(open_within, pool_timeout),
                 # For a server that does not even say that the time is over.
                 "read_timeout": statement_timeout + 5,
-                "init_command": limits,
+                "init_command": server_limits(statement_timeout),
                 # A read is a transaction of its own; sessions begin theirs: see `begin`.
                 "autocommit": True,
                 # Statements are prepared once for each connection, as other drivers do it.
@@ -442,19 +455,21 @@ class Database:
 
     async def ping(self) -> None:
         """Raise what a request would get now, or DatabaseUnavailable when no answer comes."""
+        await self._ask(PING)
+
+    async def _ask(self, question: TextClause) -> Any:
+        """Return the answer to what a healthy server answers at once."""
         async with self.engine.connect() as connection:
             try:
                 async with asyncio.timeout(PING_TIMEOUT):
-                    await connection.execute(text("SELECT 1"))
+                    return await connection.scalar(question)
             except TimeoutError:
                 raise DatabaseUnavailable(f"No answer within {PING_TIMEOUT:g} s") from None
 
     async def warn_if_too_many(self, connections: int) -> None:
         """Log a warning when the server allows fewer connections than all workers may open."""
         try:
-            await self.ping()
-            async with self.engine.connect() as connection:
-                allowed = await connection.scalar(MAX_CONNECTIONS)
+            allowed = await self._ask(MAX_CONNECTIONS)
         except (DatabaseUnavailable, SQLAlchemyError) as error:
             logger.warning("The database cannot be asked how many connections it allows: %s", error)
             return

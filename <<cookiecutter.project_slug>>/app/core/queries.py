@@ -17,15 +17,15 @@ from typing import Annotated, Any, Generic, TypeVar
 
 <% if cookiecutter.database == "postgresql" %>
 from asyncpg import InterfaceError, PostgresError
-from fastapi import Depends
-from fastapi.requests import HTTPConnection
-from pydantic import BaseModel, TypeAdapter
-from sqlalchemy import Dialect, Select, insert
 <% else %>
 from asyncmy.errors import Error
+<% endif %>
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
 from pydantic import BaseModel, TypeAdapter
+<% if cookiecutter.database == "postgresql" %>
+from sqlalchemy import Dialect, Select, insert
+<% else %>
 from sqlalchemy import Dialect, Select, func, insert, inspect
 <% endif %>
 from sqlalchemy.exc import DBAPIError
