@@ -140,12 +140,12 @@ class QueriesIn(Queries):
         self, database: Database, query: Query[Any], values: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
         lent: Any = SimpleNamespace(
-            engine=database.engine, pool=SimpleNamespace(borrow=self._borrow, give_back=self._keep)
+            engine=database.engine, pool=SimpleNamespace(acquire=self._acquire, release=self._keep)
         )
         async with self._connection.begin_nested():
             return await super()._run(lent, query, values)
 
-    async def _borrow(self) -> Any:
+    async def _acquire(self) -> Any:
         return await self._connection.get_raw_connection()
 
     async def _keep(self, _: Any) -> None: ...

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 <% if cookiecutter.vector_search == "yes" %>
 from app.api.errors import MAX_BODY_SIZE
 <% endif %>
-from app.core.db import Database, FairQueue
+from app.core.db import Database
 from app.models import User
 from dev import database as databases
 from tests import routes
@@ -74,26 +74,6 @@ async def test_never_more_connections_than_allowed() -> None:
         assert most == 3
 
 
-async def test_waiters_are_served_in_the_order_they_came() -> None:
-    queue = FairQueue(2)
-    served: list[int] = []
-
-    async def wait(number: int) -> None:
-        await queue.wait(5)
-        served.append(number)
-
-    waiters = [asyncio.create_task(wait(number)) for number in range(6)]
-    await asyncio.sleep(0)
-    waiters[1].cancel()
-    for _ in range(5):
-        queue.put_nowait("connection")
-        # Somebody who comes later finds nothing to take: it was handed over.
-        assert queue.empty()
-    await asyncio.gather(*waiters, return_exceptions=True)
-
-    assert served == [0, 2, 3, 4, 5]
-
-
 async def test_whoever_comes_late_does_not_overtake() -> None:
     served: list[str] = []
 
@@ -110,20 +90,6 @@ async def test_whoever_comes_late_does_not_overtake() -> None:
         await early
 
     assert served == ["early", "late"]
-
-
-async def test_a_connection_given_to_a_cancelled_waiter_goes_to_the_next() -> None:
-    queue = FairQueue(2)
-    first = asyncio.create_task(queue.wait(5))
-    second = asyncio.create_task(queue.wait(5))
-    await asyncio.sleep(0)
-
-    queue.put_nowait("connection")
-    first.cancel()
-
-    assert await second == "connection"
-    with pytest.raises(asyncio.CancelledError):
-        await first
 
 
 async def test_cancelled_waiters_lose_no_connection() -> None:
@@ -173,7 +139,7 @@ async def test_an_idle_transaction_is_ended() -> None:
     limit = 1
 <% endif %>
     async with started(statement_timeout=limit) as (client, database):
-        async with database.sessions(info={"task": asyncio.current_task()}) as session:
+        async with database.sessions() as session:
             await session.execute(select(User))
             await asyncio.sleep(1.5 * limit)
 <% if cookiecutter.database == "mysql" %>

@@ -3,7 +3,7 @@
 What they rest on that SQLAlchemy does not promise to keep:
 
 - a pool's `connect()` waits for nothing when a connection is free, and outside of a greenlet can
-  open none: `test_borrowing_opens_what_is_missing`;
+  open none: `test_a_checkout_opens_what_is_missing`;
 - `compiled.positiontup` names the parameters in order, `compiled.binds` has their types, and types
   convert by `bind_processor` and `result_processor`: `test_types_come_back_as_from_a_session`.
 """
@@ -185,19 +185,19 @@ async def test_what_cannot_be_compiled_once_is_refused(database: Database) -> No
     assert database.pool.checkedout() == 0
 
 
-async def test_borrowing_opens_what_is_missing() -> None:
+async def test_a_checkout_opens_what_is_missing() -> None:
     async with started(pool_size=1, max_overflow=1, pool_timeout=0.1) as (_, database):
         pool = database.pool
-        first, second = await pool.borrow(), await pool.borrow()
+        first, second = await pool.acquire(), await pool.acquire()
         with pytest.raises(PoolTimeoutError):
-            await pool.borrow()
-        waiting = asyncio.create_task(pool.borrow())
+            await pool.acquire()
+        waiting = asyncio.create_task(pool.acquire())
         await asyncio.sleep(0)
         driver = first.driver_connection
-        await pool.give_back(first)
+        await pool.release(first)
         assert (await waiting).driver_connection is driver
-        await pool.give_back(waiting.result())
-        await pool.give_back(second)
+        await pool.release(waiting.result())
+        await pool.release(second)
         assert pool.checkedin() == 1
         # Closed behind the pool's back, it is opened again.
         assert driver is not None
@@ -206,9 +206,9 @@ async def test_borrowing_opens_what_is_missing() -> None:
 <% else %>
         driver.close()
 <% endif %>
-        again = await pool.borrow()
+        again = await pool.acquire()
         assert again.driver_connection is not driver
-        await pool.give_back(again)
+        await pool.release(again)
         assert pool.checkedout() == 0
 
 

@@ -23,33 +23,35 @@ They need `fastapi>=0.165`, `sqlalchemy[asyncio]>=2.1.9` and `asyncmy`. The sett
 import asyncio
 import logging
 import random
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 <% if cookiecutter.database == "mysql" %>
 from functools import partial
 <% endif %>
-from typing import Any, Literal, Self, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
-<% if cookiecutter.database == "mysql" %>
-import asyncmy
-<% endif %>
 <% if cookiecutter.database == "postgresql" %>
-from sqlalchemy import URL, Dialect, ExceptionContext, TextClause, event, text
+from asyncpg import InternalClientError
+from sqlalchemy import URL, ExceptionContext, TextClause, event, text
 <% else %>
-from sqlalchemy import URL, Connection, Dialect, ExceptionContext, TextClause, event, text
+import asyncmy
+from sqlalchemy import URL, Connection, ExceptionContext, TextClause, event, text
 <% endif %>
 from sqlalchemy.exc import DBAPIError, DisconnectionError, MissingGreenlet, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import ORMExecuteState, Session
 <% if cookiecutter.database == "postgresql" %>
-from sqlalchemy.pool import AsyncAdaptedQueuePool, PoolProxiedConnection
+from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, PoolProxiedConnection
 <% else %>
-from sqlalchemy.pool import AsyncAdaptedQueuePool, PoolProxiedConnection, PoolResetState
+from sqlalchemy.pool import (
+    AsyncAdaptedQueuePool,
+    ConnectionPoolEntry,
+    PoolProxiedConnection,
+    PoolResetState,
+)
 <% endif %>
 from sqlalchemy.util.concurrency import await_, greenlet_spawn, in_greenlet
-from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +107,9 @@ PING = text("SELECT 1")
 # Seconds within which a healthy server answers that.
 PING_TIMEOUT = 2.0
 
+# Seconds for a goodbye to the server at the end; what is open after that is closed without.
+CLOSE_TIMEOUT = 2.0
+
 
 class DatabaseUnavailable(Exception):
     """The database cannot be reached, or does not answer."""
@@ -144,128 +149,164 @@ async def retry_conflicts(unit: Callable[[], Awaitable[T]]) -> T:
     return await unit()
 
 
-class FairQueue(AsyncAdaptedQueue[Any]):
-    """Hands a returned connection to whoever has waited longest.
+class FairPool(AsyncAdaptedQueuePool):
+    """SQLAlchemy's pool, with a line in front of it: first come, first served.
 
-    SQLAlchemy's own queue hands it to whoever asks next: under load some clients starve.
+    Who wants a connection waits for a slot, the right to have one, open or still to be opened.
+    There are as many slots as connections may be, so that the pool itself never has to wait; its
+    own line lets newcomers overtake, and under load some clients starve.
     """
 
-    def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:
-        super().__init__(maxsize, use_lifo)
-        self._waiters: deque[tuple[float, asyncio.Future[Any]]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
+    def __init__(
+        self,
+        creator: Any,
+        pool_size: int = 5,
+        max_overflow: int = 0,
+        timeout: float = 30,
+        **options: Any,
+    ) -> None:
+        super().__init__(creator, pool_size, max_overflow, timeout, **options)
+        # Serves in the order of arrival, and loses no slot to a waiter that is cancelled.
+        self._slots = asyncio.Semaphore(pool_size + max_overflow)
 
-    def put_nowait(self, item: Any) -> None:
-        """Give to the first waiter, else keep."""
-        while self._waiters:
-            _, waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(item)
-                return
-        self.keep(item)
-
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """Take what is there, else wait in line. Raises Empty after `timeout` seconds."""
-        if not block or timeout is None or not self.empty():
-            return self.get_nowait()
-        return await_(self.wait(timeout))
-
-    def keep(self, item: Any) -> None:
-        """Keep, for who asks next."""
-        super().put_nowait(item)
-
-    async def wait(self, timeout: float) -> Any:
-        """Wait in line, and take. Raises Empty after `timeout` seconds."""
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[Any] = loop.create_future()
-        self._waiters.append((loop.time() + timeout, waiter))
-        if self._timer is None:
-            self._timer = loop.call_later(timeout, self._expire)
+    def connect(self) -> PoolProxiedConnection:
+        """Check a connection out, for SQLAlchemy: engines and sessions come by this way."""
+        await_(self._acquire_slot())
         try:
-            return await waiter
-        except asyncio.CancelledError:
-            # Cancelled at the moment of getting one: the next in line has it.
-            if not waiter.cancelled() and waiter.exception() is None:
-                self.put_nowait(waiter.result())
+            return self._check_out()
+        except BaseException:
+            self._slots.release()
             raise
 
-    def wake(self) -> None:
-        """Send the first in line away, to see for itself."""
-        while self._waiters:
-            _, waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_exception(Empty())
-                return
-
-    def _expire(self) -> None:
-        """Send away who has waited too long. The line is in order of time: one timer will do."""
-        loop = asyncio.get_running_loop()
-        while self._waiters and (self._waiters[0][1].done() or self._waiters[0][0] <= loop.time()):
-            _, waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_exception(Empty())
-        self._timer = loop.call_at(self._waiters[0][0], self._expire) if self._waiters else None
-
-
-class FairPool(AsyncAdaptedQueuePool):
-    """SQLAlchemy's pool with a fair queue."""
-
-    _queue_class = FairQueue
-    _pool: FairQueue
-
-    async def borrow(self) -> PoolProxiedConnection:
-        """Check a connection out, to be given back.
+    async def acquire(self) -> PoolProxiedConnection:
+        """Check a connection out, to be released.
 
         As `connect()` does it, but without the greenlet in which SQLAlchemy waits, which costs
-        twice as much as the rest. Raises `sqlalchemy.exc.TimeoutError`.
+        more than the rest. Raises `sqlalchemy.exc.TimeoutError` when none is free in time, and
+        DBAPIError or DatabaseUnavailable when none can be opened.
         """
-        if self._pool.empty() and self._overflow >= self._max_overflow:
-            try:
-                record = await self._pool.wait(self._timeout)
-            except Empty:
-                if self._overflow >= self._max_overflow:
-                    text = f"No connection was free within {self._timeout} s"
-                    raise PoolTimeoutError(text) from None
-            else:
-                # Nobody comes between this and the next lines, which take it out again.
-                self._pool.keep(record)
-        if not self._pool.empty():
-            with suppress(MissingGreenlet):
-                return self.connect()
-        # Something has to be opened.
-        return await greenlet_spawn(self.connect)
+        await self._acquire_slot()
+        try:
+            # The usual case, in which nothing has to be waited for: one is open.
+            if self.checkedin():
+                with suppress(MissingGreenlet):
+                    return self._check_out()
+            return await greenlet_spawn(self._check_out)
+        except BaseException:
+            self._slots.release()
+            raise
 
-    async def give_back(self, connection: PoolProxiedConnection) -> None:
+    async def release(self, connection: PoolProxiedConnection) -> None:
         """Check a connection in."""
-        if self._max_overflow == 0:
+        if self.checkedin() < self.size():
             connection.close()
         else:
             # One too many is closed in truth, which has to be waited for.
             await greenlet_spawn(connection.close)
 
-    def _dec_overflow(self) -> Literal[True]:
-        """Count one connection less: it was closed, or could not be opened.
+    def terminate(self) -> None:
+        """Close all connections that are checked in, without a goodbye to the server."""
+        while self.checkedin():
+            self._do_get().invalidate()
 
-        Who is first in line may open one then, or learn that the database is away, and tell the
-        next; they would wait for nothing until their time is over.
-        """
-        super()._dec_overflow()
-        self._pool.wake()
-        return True
+    async def _acquire_slot(self) -> None:
+        """Wait in line. Raises `sqlalchemy.exc.TimeoutError`."""
+        if not self._slots.locked():
+            await self._slots.acquire()
+            return
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._slots.acquire()
+        except TimeoutError:
+            text = f"No connection was free within {self._timeout} s"
+            raise PoolTimeoutError(text) from None
+
+    def _check_out(self) -> PoolProxiedConnection:
+        """Take a connection into the slot that the caller has; name what prevents it."""
+        try:
+            connection = super().connect()
+        except MissingGreenlet:
+            raise
+        except Exception as error:
+            # Drivers fail in many ways at a server that goes away while a connection is opened.
+            if not isinstance(error, OSError) and error_code(DBAPIError(None, None, error)):
+                raise DBAPIError(None, None, error, connection_invalidated=True) from error
+            reason = str(error) or type(error).__name__
+            raise DatabaseUnavailable(f"The database cannot be reached: {reason}") from error
+        # From here on the slot belongs to the connection, until the pool has it back.
+        assert connection.record_info is not None
+        connection.record_info["has_slot"] = True
+        return connection
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        """Take a connection back, and let the first in line have its slot."""
+        try:
+            super()._do_return_conn(record)
+        finally:
+            # A check-out that fails gives its record back as well, but its caller keeps the slot.
+            assert record.record_info is not None
+            if record.record_info.pop("has_slot", False):
+                self._slots.release()
 
 
 class OneTaskSession(Session):
-    """A session that refuses to be shared by tasks: they would end each other's transaction."""
+    """The synchronous session that SQLAlchemy has inside of an `OwnedSession`."""
 
 
 @event.listens_for(OneTaskSession, "do_orm_execute")
-def refuse_other_tasks(state: ORMExecuteState) -> None:
-    """Raise RuntimeError in any task but the one that opened the session."""
-    if state.session.info["task"] is not asyncio.current_task():
+def refuse_strangers(state: ORMExecuteState) -> None:
+    """Refuse what an object's attribute loads for another task."""
+    refuse_other_tasks(state.session)
+
+
+def refuse_other_tasks(session: Session) -> None:
+    """Raise RuntimeError in any task but the one that opened the session, and after its end."""
+    task = session.info["task"]
+    if task is None:
+        raise RuntimeError(
+            "This session is over: its work is committed or rolled back. Open another one:"
+            " `async with database.session() as session`."
+        )
+    if task is not asyncio.current_task():
         raise RuntimeError(
             "This session belongs to another task. Open one in each task:"
             " `async with database.session() as session`."
         )
+
+
+class OwnedSession(AsyncSession):
+    """A session of one task, which ends once. Any other use of it raises RuntimeError.
+
+    Tasks that shared it would end each other's transaction. Used after its end it would begin
+    again in silence, commit nothing, and keep a connection for good.
+    """
+
+    sync_session_class = OneTaskSession
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._owned: Session | None = None
+        super().__init__(*arguments, **options)
+        assert self._owned is not None
+        self._owned.info["task"] = asyncio.current_task()
+
+    async def close(self) -> None:
+        """End the session: what was not committed is rolled back."""
+        if self._owned is not None:
+            # SQLAlchemy closes it in a task of its own, which a cancellation cannot reach.
+            self._owned.info["task"] = None
+            await greenlet_spawn(self._owned.close)
+
+    def _get_session(self) -> Session:
+        assert self._owned is not None
+        refuse_other_tasks(self._owned)
+        return self._owned
+
+    def _set_session(self, session: Session) -> None:
+        self._owned = session
+
+    # By these two SQLAlchemy's own class comes to the session for whatever it is asked to do.
+    sync_session = property(_get_session, _set_session)
+    _proxied = property(_get_session, _set_session)
 
 
 def refuse_unusable_connection(dbapi_connection: Any, *_: object) -> None:
@@ -332,18 +373,56 @@ def reset(dbapi_connection: Any, _: object, state: PoolResetState) -> None:
 
 
 <% endif %>
-def connect_or_say_so(dialect: Dialect, _: object, args: list[Any], options: dict[str, Any]) -> Any:
-    """Open a connection; give one name to the many ways in which a server is not there."""
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those behind it: SQLAlchemy's, its adapter's, the driver's."""
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+<% if cookiecutter.database == "postgresql" %>
+def is_lost(driver: Any, error: BaseException) -> bool:
+    """Return whether an error means that the connection is over.
+
+    It need not look it yet: the end of the connection arrives some time after the server's last
+    words, and until then the driver is in a state that nothing leads out of.
+    """
+    return bool(driver.is_closed()) or any(
+        isinstance(cause, InternalClientError | OSError | EOFError)
+        or getattr(cause, "severity_en", None) in {"FATAL", "PANIC"}
+        for cause in causes(error)
+    )
+<% else %>
+def is_lost(driver: Any, error: BaseException) -> bool:
+    """Return whether an error means that the connection is over, or out of step with the server."""
+    return bool(driver._stream_broken) or any(
+        isinstance(cause, asyncmy.errors.InternalError | OSError | EOFError)
+        for cause in causes(error)
+    )
+<% endif %>
+
+
+def open_in_greenlet(*_: object) -> None:
+    """Refuse to open a connection where nothing can wait for it; `acquire` asks again."""
     if not in_greenlet():
-        # `borrow` asks again in one.
         raise MissingGreenlet
-    try:
-        return dialect.connect(*args, **options)
-    except dialect.loaded_dbapi.Error as error:
-        raise DBAPIError(None, None, error) from error
-    except OSError as error:
-        reason = str(error) or type(error).__name__
-        raise DatabaseUnavailable(f"The database cannot be reached: {reason}") from error
+
+
+def leave_lost_connection(context: ExceptionContext) -> DBAPIError | None:
+    """Close a connection that an error has ended; give a driver's own error the usual class."""
+    error = context.original_exception
+    connection = context.connection
+    if connection is None or connection.closed or connection.invalidated:
+        return None
+    driver = connection.connection.driver_connection
+    if not isinstance(error, Exception) or not is_lost(driver, error):
+        return None
+    context.is_disconnect = True
+    # The others are looked at when they are checked out.
+    context.invalidate_pool_on_disconnect = False
+    if context.sqlalchemy_exception or isinstance(error, SQLAlchemyError | TimeoutError):
+        return None
+    return DBAPIError(context.statement, None, error, True, connection_invalidated=True)
 
 
 def leave_read_only_server(context: ExceptionContext) -> None:
@@ -421,12 +500,15 @@ class Database:
         event.listen(self.engine.sync_engine, "begin", begin)
         event.listen(self.engine.sync_engine, "reset", reset)
 <% endif %>
-        event.listen(self.engine.sync_engine, "do_connect", connect_or_say_so)
+        event.listen(self.engine.sync_engine, "do_connect", open_in_greenlet)
         event.listen(self.engine.sync_engine, "checkout", refuse_unusable_connection)
+        event.listen(self.engine.sync_engine, "handle_error", leave_lost_connection)
         event.listen(self.engine.sync_engine, "handle_error", leave_read_only_server)
         self.sessions = async_sessionmaker(
             self.engine,
-            sync_session_class=OneTaskSession,
+            class_=OwnedSession,
+            # Once closed, it is refused also to who holds the synchronous session inside of it.
+            close_resets_only=False,
             # Objects stay readable after the commit, when nothing can be loaded any more.
             expire_on_commit=False,
         )
@@ -440,7 +522,12 @@ class Database:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.engine.dispose()
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self.engine.dispose()
+        except TimeoutError:
+            # Nobody answers any more, and each connection would wait for that by itself.
+            self.pool.terminate()
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
@@ -449,7 +536,7 @@ class Database:
         Raises `sqlalchemy.exc.TimeoutError` when no connection is free within `pool_timeout`, and
         `DatabaseUnavailable` when none can be opened.
         """
-        async with self.sessions(info={"task": asyncio.current_task()}) as session:
+        async with self.sessions() as session:
             yield session
             await session.commit()
 

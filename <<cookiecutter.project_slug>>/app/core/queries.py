@@ -214,7 +214,7 @@ class Queries:
     async def _run(
         self, database: Database, query: Query[Any], values: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
-        borrowed = await database.pool.borrow()
+        borrowed = await database.pool.acquire()
         driver = borrowed.driver_connection
         sql = None
         try:
@@ -243,7 +243,7 @@ class Queries:
             borrowed.invalidate()
             raise
         finally:
-            await database.pool.give_back(borrowed)
+            await database.pool.release(borrowed)
 
 
 async def get_queries(connection: HTTPConnection) -> Queries:

@@ -1,0 +1,246 @@
+"""The pool under everything that can happen to it: nothing is lost, nobody overtakes, no limit is
+passed. `POOL_SEED=… pytest tests/test_pool.py` repeats a run.
+"""
+
+import asyncio
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from app.core.db import Database, DatabaseUnavailable
+from tests.conftest import started
+
+SEED = int(os.environ.get("POOL_SEED", random.randrange(10**6)))
+
+ONE = text("SELECT 1")
+
+
+async def use_engine(database: Database, work: Callable[[Any], Awaitable[None]]) -> None:
+    """Check a connection out as SQLAlchemy's users do."""
+    async with database.engine.connect() as connection:
+        await work((await connection.get_raw_connection()).driver_connection)
+
+
+async def use_pool(database: Database, work: Callable[[Any], Awaitable[None]]) -> None:
+    """Check a connection out as single statements do."""
+    connection = await database.pool.acquire()
+    try:
+        await work(connection.driver_connection)
+    finally:
+        await database.pool.release(connection)
+
+
+USES = [use_engine, use_pool]
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("overflow", [0, 2])
+async def test_waiters_are_served_in_the_order_they_came(
+    use: Callable[..., Awaitable[None]], overflow: int
+) -> None:
+    served: list[int] = []
+    async with started(pool_size=1, max_overflow=overflow, pool_timeout=30) as (_, database):
+        held = [await database.pool.acquire() for _ in range(1 + overflow)]
+
+        async def wait(number: int) -> None:
+            async def note(_: Any) -> None:
+                served.append(number)
+
+            await (use, USES[number % 2])[number % 3 == 0](database, note)
+
+        waiters = []
+        for number in range(9):
+            waiters.append(asyncio.create_task(wait(number)))
+            await asyncio.sleep(0)
+        waiters[4].cancel()
+        # One of them goes from hand to hand.
+        await database.pool.release(held.pop())
+        await asyncio.gather(*waiters, return_exceptions=True)
+        for connection in held:
+            await database.pool.release(connection)
+
+        assert served == [0, 1, 2, 3, 5, 6, 7, 8]
+        assert database.pool.checkedout() == 0
+
+
+async def test_two_given_back_at_once_are_both_kept_track_of() -> None:
+    async with started(pool_size=1, max_overflow=1, pool_timeout=30) as (_, database):
+        pool = database.pool
+        first, second = await pool.acquire(), await pool.acquire()
+        waiter = asyncio.create_task(pool.acquire())
+        await asyncio.sleep(0)
+        first.close()
+        await pool.release(second)
+        await pool.release(await waiter)
+
+        assert pool.checkedout() == 0
+        both = [await pool.acquire(), await pool.acquire()]
+        assert pool.checkedout() == 2
+        for connection in both:
+            await pool.release(connection)
+
+
+async def test_a_waiter_that_is_cancelled_while_it_is_woken_passes_it_on() -> None:
+    async with started(pool_size=1, pool_timeout=30) as (_, database):
+        pool = database.pool
+        held = await pool.acquire()
+        first = asyncio.create_task(pool.acquire())
+        second = asyncio.create_task(pool.acquire())
+        await asyncio.sleep(0)
+        await pool.release(held)
+        first.cancel()
+
+        await pool.release(await second)
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert pool.checkedout() == 0
+
+
+@pytest.mark.parametrize("use", USES)
+async def test_who_has_waited_keeps_the_place_while_a_connection_is_replaced(
+    use: Callable[..., Awaitable[None]],
+) -> None:
+    served: list[str] = []
+    async with started(pool_size=1, pool_timeout=30) as (_, database):
+
+        async def wait(name: str) -> None:
+            async def note(_: Any) -> None:
+                served.append(name)
+
+            await use(database, note)
+
+        held = await database.pool.acquire()
+        waiters = [asyncio.create_task(wait(name)) for name in "abcde"]
+        await asyncio.sleep(0)
+        held.invalidate()
+        await database.pool.release(held)
+        await asyncio.gather(*waiters)
+
+    assert served == list("abcde")
+
+
+@pytest.mark.parametrize("use", USES)
+async def test_nobody_is_refused_before_its_time(use: Callable[..., Awaitable[None]]) -> None:
+    async def nothing(_: Any) -> None: ...
+
+    async with started(pool_size=1, pool_timeout=0.3) as (_, database):
+        held = await database.pool.acquire()
+        began = time.monotonic()
+        with pytest.raises(PoolTimeoutError, match=r"within 0\.3 s"):
+            await use(database, nothing)
+        assert time.monotonic() - began >= 0.29
+        await database.pool.release(held)
+
+
+@dataclass
+class Model:
+    """What the pool may be at most, and what has become of those who used it."""
+
+    limit: int
+    inside: int = 0
+    arrived: list[int] = field(default_factory=list)
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+    def enter(self, number: int) -> None:
+        """Note that somebody has a connection now: the first in line, and one of so many."""
+        self.inside += 1
+        assert self.inside <= self.limit, f"{self.inside} connections (seed {SEED})"
+
+
+@pytest.mark.parametrize(("size", "overflow"), [(1, 0), (1, 3), (4, 0), (3, 2)])
+async def test_whatever_happens_the_pool_stays_whole(size: int, overflow: int) -> None:
+    """Hundreds of users: some fail, some are cancelled, some break their connection or the door."""
+    rng = random.Random(f"{SEED} {size} {overflow}")
+    print(f"POOL_SEED={SEED}")
+    settings = {"pool_size": size, "max_overflow": overflow, "pool_recycle": -1}
+    async with started(pool_timeout=20, **settings) as (_, database):
+        pool, model = database.pool, Model(size + overflow)
+        refused: set[int] = set()
+
+        def refuse(*_: object) -> None:
+            # A server that is away for some of those who open a connection.
+            if rng.random() < 0.2:
+                raise OSError("refused on purpose")
+
+        event.listen(database.engine.sync_engine, "do_connect", refuse)
+
+        async def user(number: int) -> None:
+            kind = rng.choice(["read", "read", "read", "fail", "invalidate", "close", "long"])
+
+            async def work(driver: Any) -> None:
+                model.enter(number)
+                try:
+                    if kind == "fail":
+                        raise LookupError
+                    if kind == "close":
+<% if cookiecutter.database == "postgresql" %>
+                        driver.terminate()
+<% else %>
+                        driver.close()
+<% endif %>
+                        return
+<% if cookiecutter.database == "postgresql" %>
+                    await driver.fetch("SELECT pg_sleep(0.002)")
+<% else %>
+                    await driver.query("SELECT sleep(0.002)")
+<% endif %>
+                finally:
+                    model.inside -= 1
+
+            try:
+                if kind == "invalidate":
+                    connection = await pool.acquire()
+                    connection.invalidate()
+                    await pool.release(connection)
+                elif kind == "long":
+                    async with database.session() as session:
+                        await session.execute(ONE)
+                        await session.execute(ONE)
+                else:
+                    await rng.choice(USES)(database, work)
+                model.outcomes["served"] += 1
+            except LookupError:
+                model.outcomes["failed"] += 1
+            except DatabaseUnavailable:
+                refused.add(number)
+                model.outcomes["refused"] += 1
+            except DBAPIError:
+                model.outcomes["lost"] += 1
+            except asyncio.CancelledError:
+                model.outcomes["cancelled"] += 1
+                raise
+
+        tasks = []
+        for number in range(300):
+            tasks.append(asyncio.create_task(user(number)))
+            if rng.random() < 0.3:
+                await asyncio.sleep(rng.random() * 0.004)
+            if rng.random() < 0.25:
+                rng.choice(tasks[-20:]).cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        event.remove(database.engine.sync_engine, "do_connect", refuse)
+
+        unexpected = [e for e in ended if isinstance(e, Exception)]
+        assert unexpected == [], f"POOL_SEED={SEED}"
+        assert sum(model.outcomes.values()) + sum(t.cancelled() for t in tasks) >= 300
+        assert model.outcomes["served"] > 100, model.outcomes
+        assert pool.checkedout() == 0, f"POOL_SEED={SEED}"
+        # All of it can be had again, and not one more.
+        all_of_it = [await pool.acquire() for _ in range(size + overflow)]
+        one_more = asyncio.create_task(pool.acquire())
+        await asyncio.sleep(0.01)
+        assert not one_more.done()
+        for connection in all_of_it:
+            await pool.release(connection)
+        await pool.release(await one_more)
+        assert pool.checkedout() == 0
+        assert pool.checkedin() <= size

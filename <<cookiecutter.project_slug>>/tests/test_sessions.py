@@ -1,0 +1,166 @@
+"""A session belongs to one task and ends once; the end of the process waits for no dead server."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from fastapi import APIRouter, BackgroundTasks, FastAPI
+from httpx2 import ASGITransport, AsyncClient
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from app.core.config import load_settings
+from app.core.db import CLOSE_TIMEOUT, Database
+from app.core.deps import SessionDep
+from app.main import create_app
+
+ONE = text("SELECT 1")
+
+
+class Apart(DeclarativeBase):
+    """A base whose tables no migration knows."""
+
+
+class Note(Apart):
+    """Never stored: what is refused is refused before."""
+
+    __tablename__ = "notes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+async def stream(session: AsyncSession) -> None:
+    """Begin to read rows one by one."""
+    await session.stream(ONE)
+
+
+async def add(session: AsyncSession) -> None:
+    """Add an object, which asks the server nothing yet."""
+    session.add(Note(id=1))
+
+
+USES: dict[str, Callable[[AsyncSession], Awaitable[Any]]] = {
+    "add": add,
+    "begin": lambda session: session.begin_nested().start(),
+    "commit": lambda session: session.commit(),
+    "connection": lambda session: session.connection(),
+    "execute": lambda session: session.execute(ONE),
+    "flush": lambda session: session.flush(),
+    "get": lambda session: session.get(Note, 1),
+    "merge": lambda session: session.merge(Note(id=1)),
+    "rollback": lambda session: session.rollback(),
+    "run_sync": lambda session: session.run_sync(Session.flush),
+    "scalar": lambda session: session.scalar(ONE),
+    "stream": stream,
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+async def test_a_session_refuses_any_use_by_another_task(
+    database: Database, use: Callable[[AsyncSession], Awaitable[Any]]
+) -> None:
+    async def by_another(session: AsyncSession) -> None:
+        await use(session)
+
+    async with database.session() as session:
+        assert await session.scalar(ONE) == 1
+        with pytest.raises(RuntimeError, match="belongs to another task"):
+            await asyncio.create_task(by_another(session))
+        # Its own task goes on, with the same transaction.
+        assert await session.scalar(ONE) == 1
+    assert database.pool.checkedout() == 0
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+async def test_a_session_refuses_any_use_after_its_end(
+    database: Database, use: Callable[[AsyncSession], Awaitable[Any]]
+) -> None:
+    async with database.session() as session:
+        inside = session.sync_session
+        assert await session.scalar(ONE) == 1
+
+    with pytest.raises(RuntimeError, match="This session is over"):
+        await use(session)
+    with pytest.raises(InvalidRequestError, match="permanently closed"):
+        inside.begin()
+    assert database.pool.checkedout() == 0
+
+
+async def test_a_background_task_that_uses_the_requests_session_is_told(app: FastAPI) -> None:
+    router = APIRouter()
+
+    async def late(session: AsyncSession) -> None:
+        await session.execute(ONE)
+
+    @router.post("/late", status_code=202)
+    async def use_late(session: SessionDep, tasks: BackgroundTasks) -> None:
+        await session.execute(ONE)
+        tasks.add_task(late, session)
+
+    own = create_app(load_settings())
+    own.include_router(router)
+    async with own.router.lifespan_context(own):
+        database: Database = own.state.database
+        transport = ASGITransport(own)
+        async with AsyncClient(transport=transport, base_url="http://test") as client:
+            for _ in range(2):
+                with pytest.raises(RuntimeError, match="This session is over"):
+                    await client.post("/late")
+            assert database.pool.checkedout() == 0
+            assert (await client.get("/health/ready")).status_code == 200
+
+
+async def test_the_end_does_not_wait_for_a_dead_network(database: Database) -> None:
+    """A proxy that falls silent, as a network that is gone: nothing arrives, nothing ends."""
+    url = load_settings().database_url
+    # How the drivers name a Unix socket.
+    query = dict(url.query)
+    path = str(query.pop("host", query.pop("unix_socket", "")))
+    silent = asyncio.Event()
+    writers: list[asyncio.StreamWriter] = []
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            if not silent.is_set():
+                writer.write(data)
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+<% if cookiecutter.database == "postgresql" %>
+        socket = f"{path}/.s.PGSQL.{url.port or 5432}"
+<% else %>
+        socket = path
+<% endif %>
+        if path:
+            to_server, from_here = await asyncio.open_unix_connection(socket)
+        else:
+            to_server, from_here = await asyncio.open_connection(url.host, url.port)
+        writers.extend((writer, from_here))
+        await asyncio.gather(pump(reader, from_here), pump(to_server, writer))
+
+    proxy = await asyncio.start_server(accept, "127.0.0.1", 0)
+    port = proxy.sockets[0].getsockname()[1]
+    through = make_url(url).set(host="127.0.0.1", port=port, query=query)
+    slow = Database(
+        through,
+        pool_size=4,
+        max_overflow=0,
+        pool_timeout=5,
+        pool_recycle=-1,
+        statement_timeout=5,
+    )
+    try:
+        async with slow:
+            held = [await slow.pool.acquire() for _ in range(4)]
+            for connection in held:
+                await slow.pool.release(connection)
+            assert slow.pool.checkedin() == 4
+            silent.set()
+            began = time.monotonic()
+        assert time.monotonic() - began < CLOSE_TIMEOUT + 1
+    finally:
+        for writer in writers:
+            writer.close()
+        proxy.close()
