@@ -37,7 +37,7 @@ from sqlalchemy import URL, ExceptionContext, TextClause, event, text
 import asyncmy
 from sqlalchemy import URL, Connection, ExceptionContext, TextClause, event, text
 <% endif %>
-from sqlalchemy.exc import DBAPIError, DisconnectionError, MissingGreenlet, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, MissingGreenlet, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import ORMExecuteState, Session
@@ -238,6 +238,22 @@ class FairPool(AsyncAdaptedQueuePool):
         connection.record_info["has_slot"] = True
         return connection
 
+    def _do_get(self) -> ConnectionPoolEntry:
+        """Take a connection; have it replaced when it is closed or still in a transaction.
+
+        Asks the driver, not the server: no round trip, where `pool_pre_ping` takes up to three.
+        """
+        record = super()._do_get()
+        driver: Any = record.driver_connection
+<% if cookiecutter.database == "postgresql" %>
+        if driver is not None and (driver.is_closed() or driver.is_in_transaction()):
+<% else %>
+        if driver is not None and (driver._stream_broken or driver.get_transaction_status()):
+<% endif %>
+            # Marked only: to close it takes a while, in which the record must not be ours alone.
+            record.invalidate(soft=True)
+        return record
+
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         """Take a connection back, and let the first in line have its slot."""
         try:
@@ -307,20 +323,6 @@ class OwnedSession(AsyncSession):
     # By these two SQLAlchemy's own class comes to the session for whatever it is asked to do.
     sync_session = property(_get_session, _set_session)
     _proxied = property(_get_session, _set_session)
-
-
-def refuse_unusable_connection(dbapi_connection: Any, *_: object) -> None:
-    """Make the pool replace a connection that is closed or still in somebody's transaction.
-
-    Asks the driver, not the server: no round trip, where `pool_pre_ping` takes up to three.
-    """
-    connection = dbapi_connection.driver_connection
-<% if cookiecutter.database == "postgresql" %>
-    if connection.is_closed() or connection.is_in_transaction():
-<% else %>
-    if connection._stream_broken or connection.get_transaction_status():
-<% endif %>
-        raise DisconnectionError
 
 
 <% if cookiecutter.database == "postgresql" %>
@@ -501,7 +503,6 @@ class Database:
         event.listen(self.engine.sync_engine, "reset", reset)
 <% endif %>
         event.listen(self.engine.sync_engine, "do_connect", open_in_greenlet)
-        event.listen(self.engine.sync_engine, "checkout", refuse_unusable_connection)
         event.listen(self.engine.sync_engine, "handle_error", leave_lost_connection)
         event.listen(self.engine.sync_engine, "handle_error", leave_read_only_server)
         self.sessions = async_sessionmaker(

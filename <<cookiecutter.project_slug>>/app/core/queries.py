@@ -31,7 +31,7 @@ from sqlalchemy import Dialect, Select, func, insert, inspect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase
 
-from .db import READ_ONLY, Database, error_code
+from .db import READ_ONLY, Database, error_code, is_lost
 
 # Where SQLAlchemy itself logs statements, when asked to.
 logger = logging.getLogger("sqlalchemy.engine.Engine")
@@ -118,11 +118,6 @@ async def fetch(driver: Any, sql: str, arguments: Sequence[Any]) -> Sequence[Ite
     return rows
 
 
-def is_closed(driver: Any) -> bool:
-    """Return whether the connection is over."""
-    return bool(driver.is_closed())
-
-
 <% else %>
 DRIVER_ERRORS = (Error,)
 
@@ -141,11 +136,6 @@ async def fetch(driver: Any, sql: str, arguments: Sequence[Any]) -> Sequence[Ite
     finally:
         timer.cancel()
         driver._read_timeout = limit
-
-
-def is_closed(driver: Any) -> bool:
-    """Return whether the connection is over."""
-    return bool(driver._stream_broken)
 
 
 <% endif %>
@@ -232,14 +222,16 @@ class Queries:
                     logger.info("%s %r", plan.sql, arguments)
                 rows = await fetch(driver, plan.sql, arguments)
             return [plan.convert(row) for row in rows]
-        except DRIVER_ERRORS as cause:
-            closed = is_closed(driver)
-            error = DBAPIError(sql, None, cause, True, connection_invalidated=closed)
-            if error_code(error) in READ_ONLY:
+        except Exception as cause:
+            lost, known = is_lost(driver, cause), isinstance(cause, DRIVER_ERRORS)
+            error = DBAPIError(sql, None, cause, True, connection_invalidated=lost)
+            if lost or not known or error_code(error) in READ_ONLY:
                 borrowed.invalidate()
+            if isinstance(cause, TimeoutError) or not (lost or known):
+                raise
             raise error from cause
         except BaseException:
-            # Cancelled, or out of time: the answer may still come. It must find nobody.
+            # Cancelled: the answer may still come. It must find nobody.
             borrowed.invalidate()
             raise
         finally:
