@@ -20,7 +20,7 @@ def test_faults(service: Service) -> None:
         env=environment(SCHEMATHESIS=str(SCHEMATHESIS)),
     )
     print(said)
-    assert said.count("FIGURES") == 8
+    assert said.count("FIGURES") == 11
     assert "skipped" not in said
 
 

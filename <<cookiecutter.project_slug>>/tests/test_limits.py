@@ -74,24 +74,6 @@ async def test_never_more_connections_than_allowed() -> None:
         assert most == 3
 
 
-async def test_whoever_comes_late_does_not_overtake() -> None:
-    served: list[str] = []
-
-    async with started(pool_size=1) as (_, database):
-
-        async def use(name: str) -> None:
-            async with database.engine.connect():
-                served.append(name)
-
-        async with database.engine.connect():
-            early = asyncio.create_task(use("early"))
-            await asyncio.sleep(0.01)
-        await use("late")
-        await early
-
-    assert served == ["early", "late"]
-
-
 async def test_cancelled_waiters_lose_no_connection() -> None:
     async with started(pool_size=2, max_overflow=0, pool_timeout=5) as (client, database):
         requests = [asyncio.create_task(client.get("/echo/1")) for _ in range(20)]

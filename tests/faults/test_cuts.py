@@ -1,21 +1,24 @@
-"""A proxy cuts the connection to the database after any message, in either direction.
+"""Connections to the database end at any moment: after any message, or as the server pleases.
 
 Run in a generated project, as `test_faults.py`. Whatever the moment: no answer 500, no
-acknowledged write lost, no connection lost for good.
+acknowledged write lost, no connection lost for good. `TORTURE_SEED=…` repeats a torture.
 """
 
 import asyncio
 import os
+import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 
 import pytest
 from app.core.config import load_settings
 from app.core.db import Database
+from dev import database as databases
 from httpx2 import ASGITransport, AsyncClient
 from sqlalchemy import make_url
+from sqlalchemy.exc import DBAPIError
 from test_faults import IS_POSTGRESQL, Keeper, kept, report, stored, until_ready
 
 # After so many messages at most: opening a connection takes about half of them.
@@ -92,7 +95,7 @@ class Proxy:
 
 @asynccontextmanager
 async def behind_proxy(
-    pool_size: int,
+    pool_size: int, max_overflow: int = 1
 ) -> AsyncIterator[tuple[Keeper, Proxy, Database, AsyncClient]]:
     """Serve in this process, by a proxy to a kept server."""
     async with kept() as keeper:
@@ -109,7 +112,7 @@ async def behind_proxy(
             update={
                 "database_url": url,
                 "pool_size": pool_size,
-                "max_overflow": 1,
+                "max_overflow": max_overflow,
                 "pool_timeout": 2,
                 "statement_timeout": 5,
             }
@@ -204,3 +207,93 @@ async def test_the_last_words_of_a_server_are_heard_before_the_end() -> None:
     report(last_words=statuses)
     assert set(statuses) <= {200, 503}
     assert statuses[200] >= 20
+
+
+END_SOME = (
+    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+    " WHERE usename = 'app' AND random() < 0.3"
+)
+SOME = "SELECT id FROM information_schema.processlist WHERE user = 'app' AND rand() < 0.3"
+
+
+async def end_some(keeper: Keeper) -> int:
+    """Have the server end about a third of the service's connections; return how many."""
+    if IS_POSTGRESQL:
+        return int(await databases.execute(keeper.admin, END_SOME))
+    some = f"SELECT coalesce(group_concat(id), '') FROM ({SOME}) AS some"
+    ids = [each for each in (await databases.execute(keeper.admin, some)).split(",") if each]
+    for identifier in ids:
+        # It may have ended by itself.
+        with suppress(DBAPIError):
+            await databases.execute(keeper.admin, f"KILL {identifier}")
+    return len(ids)
+
+
+@pytest.mark.parametrize(("size", "overflow"), [(1, 1), (4, 0), (2, 3)])
+async def test_torture(size: int, overflow: int) -> None:
+    """Thousands of requests, some cancelled at any moment, while the server ends connections."""
+    seed = int(os.environ.get("TORTURE_SEED", random.randrange(10**6)))
+    print(f"TORTURE_SEED={seed}")
+    rng = random.Random(f"{seed} {size} {overflow}")
+    statuses: Counter[int] = Counter()
+    outcomes: Counter[str] = Counter()
+    wrong: list[str] = []
+    acknowledged: set[str] = set()
+    async with behind_proxy(size, overflow) as (keeper, _, database, client):
+        created = await client.post("/users", json={"email": "first@example.com"})
+        path = created.headers["location"]
+        over = asyncio.Event()
+
+        async def work(number: int) -> None:
+            email = f"{number}@example.com"
+            method, target, body = rng.choice(
+                [
+                    ("POST", "/users", {"email": email}),
+                    ("PATCH", path, {"full_name": email}),
+                    ("GET", path, None),
+                    ("GET", "/users?limit=2", None),
+                    ("GET", "/echo/7", None),
+                    ("GET", "/health/ready", None),
+                ]
+            )
+            response = await client.request(method, target, json=body)
+            statuses[response.status_code] += 1
+            if response.status_code not in {200, 201, 503, 504}:
+                wrong.append(f"{method} {target}: {response.status_code} {response.text}")
+            if response.status_code == 201:
+                acknowledged.add(email)
+
+        async def client_that_may_leave(numbers: Iterator[int]) -> None:
+            for number in numbers:
+                if over.is_set():
+                    return
+                outcomes["requests"] += 1
+                task = asyncio.create_task(work(number))
+                if rng.random() < 0.2:
+                    outcomes["cancelled"] += 1
+                    await asyncio.sleep(rng.random() * 0.01)
+                    task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+        numbers = count()
+        clients = [asyncio.create_task(client_that_may_leave(numbers)) for _ in range(24)]
+        for _ in range(40):
+            await asyncio.sleep(0.1)
+            outcomes["ended"] += await end_some(keeper)
+        over.set()
+        await asyncio.gather(*clients)
+        await until_ready(client, 10)
+
+        # All of it can be had at once.
+        held = [await database.pool.acquire() for _ in range(size + overflow)]
+        for connection in held:
+            await database.pool.release(connection)
+        assert database.pool.checkedout() == 0, f"TORTURE_SEED={seed}"
+        rows = await stored(keeper)
+
+    report(seed=seed, outcomes=outcomes, statuses=statuses, acknowledged=len(acknowledged))
+    assert wrong == [], f"TORTURE_SEED={seed}"
+    assert acknowledged <= set(rows)
+    assert len(rows) == len(set(rows))
+    assert statuses[503] > 0
+    assert statuses[200] > 100
