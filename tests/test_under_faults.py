@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import TEMPLATE, Service, environment, python
 
 FAULTS = TEMPLATE / "tests" / "faults"
@@ -14,7 +15,7 @@ def test_faults(service: Service) -> None:
     alone: list[str | Path] = ["-c", "pyproject.toml", "--rootdir", ".", "--confcutdir", FAULTS]
     said = python(
         service.project,
-        *"-m pytest -n 0 -s -p no:cacheprovider".split(),
+        *"-m pytest -n 0 -s -p no:cacheprovider --timeout=300".split(),
         *alone,
         FAULTS,
         env=environment(SCHEMATHESIS=str(SCHEMATHESIS)),
@@ -22,6 +23,17 @@ def test_faults(service: Service) -> None:
     print(said)
     assert said.count("FIGURES") == 11
     assert "skipped" not in said
+
+
+@pytest.mark.parametrize("service", ["mysql"], indirect=True)
+def test_tls(service: Service) -> None:
+    """PostgreSQL's server of the tests is made without TLS."""
+    said = python(
+        service.project,
+        *"-m pytest -n 0 -p no:cacheprovider -c pyproject.toml --rootdir .".split(),
+        FAULTS / "tls.py",
+    )
+    assert " 2 passed in " in said
 
 
 def test_faults_are_typed(service: Service, tmp_path: Path) -> None:

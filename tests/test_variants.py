@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import VARIANTS, Render, Service, Variant, generate, python, run
 
-# By pairs: any two answers that go together stand in one line. The numbers are the ends of what is
-# allowed, and what lies beside them: `test_every_pair_of_answers_is_tried` says when one is missing.
+# By pairs: any two answers that go together stand in one line, as a test below proves. Numbers are
+# the ends of what is allowed, and what lies beside them.
 TABLE = """
 database    vector_search  sync_bridge  pool_size  max_overflow  pool_timeout  pool_recycle
 postgresql  no             yes          2          1             0.5           1
