@@ -13,8 +13,8 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from app.core import shutdown
-from app.core.config import DRIVER
 from app.core.db import Database
+from app.core.urls import DRIVER
 from dev import database as databases
 from tests.conftest import started
 
