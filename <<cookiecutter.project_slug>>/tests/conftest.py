@@ -20,6 +20,7 @@ from httpx2 import ASGITransport, AsyncClient
 from sqlalchemy import URL, delete, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from app.api.errors import LastResort
 from app.core.config import load_settings
 from app.core.db import Database
 from app.core.queries import Queries, Query
@@ -46,6 +47,9 @@ SETTINGS = {
     "POOL_TIMEOUT": "3",
     "POOL_RECYCLE": "1800",
 }
+
+# A bug in a route is raised in the test that meets it.
+LastResort.raise_bugs = True
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

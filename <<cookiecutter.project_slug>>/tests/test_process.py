@@ -2,22 +2,24 @@
 
 import asyncio
 import os
+import re
 import signal
 import time
 from types import FrameType
 
 import pytest
 from fastapi import FastAPI
-from httpx2 import ASGITransport, AsyncClient
+from httpx2 import ASGITransport, AsyncClient, RemoteProtocolError
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from app.core import shutdown
-from app.core.config import DRIVER
 from app.core.db import Database, DatabaseUnavailable
+from app.core.urls import DRIVER
 from dev import database as databases
 from tests.conftest import started
 from tests.listener import SAYINGS, listening
+from tests.process import Process
 
 PASSWORD = "correct-horse"
 
@@ -101,6 +103,36 @@ async def test_a_bug_is_answered_in_json_without_its_traceback(app: FastAPI, cle
 
     assert response.status_code == 500
     assert response.json() == {"detail": "Internal Server Error"}
+
+
+async def test_a_bug_keeps_the_connection_and_is_logged_once(shared_server: Process) -> None:
+    """Else the next request on it would be reset, nearly always."""
+    before = len(shared_server.log.read_text())
+    url = make_url(shared_server.url)
+    assert url.port is not None
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+
+    async def get(path: str) -> str:
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        size = re.search(r"content-length: (\d+)", head)
+        assert size
+        await reader.readexactly(int(size[1]))
+        return head.split()[1]
+
+    for _ in range(20):
+        assert await get("/bug") == "500"
+        assert await get("/bug-after-answer") == "200"
+        assert await get("/health/live") == "200"
+    writer.close()
+    async with AsyncClient(base_url=shared_server.url) as client:
+        # Half of an answer must not look like a whole one.
+        with pytest.raises(RemoteProtocolError):
+            await client.get("/bug-in-answer")
+    log = shared_server.log.read_text()[before:]
+
+    assert log.count("\nZeroDivisionError") == 41
+    assert log.count("500: GET /bug\n") == 20
 
 
 async def test_a_database_error_names_no_values(database: Database, clean: None) -> None:

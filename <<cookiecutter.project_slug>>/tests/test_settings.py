@@ -7,7 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from app.core import config
-from app.core.config import DRIVER, EXAMPLE_URL, Settings, load_settings
+from app.core.config import Settings, load_settings
+from app.core.urls import DRIVER, EXAMPLE_URL
 from tests.conftest import SETTINGS, started
 from tests.process import PROJECT
 
