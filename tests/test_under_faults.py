@@ -3,7 +3,6 @@
 import sys
 from pathlib import Path
 
-import pytest
 from conftest import TEMPLATE, Service, environment, python
 
 FAULTS = TEMPLATE / "tests" / "faults"
@@ -23,17 +22,6 @@ def test_faults(service: Service) -> None:
     print(said)
     assert said.count("FIGURES") == 11
     assert "skipped" not in said
-
-
-@pytest.mark.parametrize("service", ["mysql"], indirect=True)
-def test_tls(service: Service) -> None:
-    """PostgreSQL's server of the tests is made without TLS."""
-    said = python(
-        service.project,
-        *"-m pytest -n 0 -p no:cacheprovider -c pyproject.toml --rootdir .".split(),
-        FAULTS / "tls.py",
-    )
-    assert " 2 passed in " in said
 
 
 def test_faults_are_typed(service: Service, tmp_path: Path) -> None:
