@@ -42,6 +42,7 @@ SERVER = pytest.StashKey[str]()
 # What the tests rest on, whatever the service has as its own, in `config.py`, `.env` or outside.
 SETTINGS = {
     "DATABASE_READ_URL": "",
+    "MIGRATION_DATABASE_URL": "",
     "POOL_SIZE": "20",
     "MAX_OVERFLOW": "0",
     "POOL_TIMEOUT": "3",

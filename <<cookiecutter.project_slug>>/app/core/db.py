@@ -55,6 +55,9 @@ from sqlalchemy.util.concurrency import await_, greenlet_spawn, in_greenlet
 
 logger = logging.getLogger(__name__)
 
+# Quiet like SQLAlchemy's own pools, which have a line for each connection at INFO.
+logging.getLogger(f"{__name__}.FairPool").setLevel(logging.WARNING)
+
 T = TypeVar("T")
 
 <% if cookiecutter.database == "postgresql" %>
