@@ -1,5 +1,6 @@
 """`python -m dev serve`: serve with a database of its own. `python -m dev run COMMAND …`: run
-a command, with `DATABASE_URL` where that is set, else with the same database.
+a command, with `DATABASE_URL` where that is set, else with the same database. `python -m dev
+revision MESSAGE`: write a migration from the models, with either.
 
 The database lasts, in `.dev-database`.
 """
@@ -9,6 +10,8 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -49,17 +52,41 @@ def serve(port: int) -> None:
     os.execv(sys.executable, [sys.executable, "-m", *words])
 
 
+def alembic(*words: str) -> int:
+    """Run Alembic's command line, and return its exit code."""
+    return subprocess.run([sys.executable, "-m", "alembic", *words], cwd=PROJECT).returncode
+
+
+@contextmanager
+def chosen_database() -> Iterator[bool]:
+    """Run the database of `make dev` where there is no `DATABASE_URL`; give whether it does."""
+    if "DATABASE_URL" in os.environ | dotenv_values(PROJECT / ".env"):
+        yield False
+        return
+    server = database.start(PROJECT)
+    set_database_url(server.url.render_as_string(hide_password=False))
+    try:
+        yield True
+    finally:
+        server.stop()
+
+
 def run(module: str, arguments: list[str]) -> int:
     """Run a Python module as a command, and return its exit code."""
-    server = None
-    if "DATABASE_URL" not in os.environ | dotenv_values(PROJECT / ".env"):
-        server = database.start(PROJECT)
-        set_database_url(server.url.render_as_string(hide_password=False))
-    try:
+    with chosen_database():
         return subprocess.run([sys.executable, "-m", module, *arguments], cwd=PROJECT).returncode
-    finally:
-        if server is not None:
-            server.stop()
+
+
+def revision(message: str) -> int:
+    """Write a migration from the models, and return Alembic's exit code.
+
+    It is the difference between models and database, so that this has to be up to date: `make
+    dev`'s is migrated first. One that was named may be production's, and is left as it is.
+    """
+    with chosen_database() as is_own:
+        return (is_own and alembic("upgrade", "head")) or alembic(
+            "revision", "--autogenerate", "-m", message
+        )
 
 
 def main() -> None:
@@ -70,10 +97,13 @@ def main() -> None:
     run_parser = commands.add_parser("run")
     run_parser.add_argument("module")
     run_parser.add_argument("arguments", nargs=argparse.REMAINDER)
+    commands.add_parser("revision").add_argument("message")
     arguments = parser.parse_args()
     try:
         if arguments.command == "serve":
             serve(arguments.port)
+        elif arguments.command == "revision":
+            sys.exit(revision(arguments.message))
         else:
             sys.exit(run(arguments.module, arguments.arguments))
     except (database.NoServer, RuntimeError) as reason:

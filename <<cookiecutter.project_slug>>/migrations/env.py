@@ -3,22 +3,20 @@
 import asyncio
 import logging
 import time
-from typing import Literal
 
 from alembic import context
-from alembic.autogenerate.api import AutogenContext
-from alembic.autogenerate.render import _repr_type
 <% if cookiecutter.database == "mysql" %>
 from alembic.runtime.migration import MigrationContext
 <% endif %>
-<% if cookiecutter.vector_search == "yes" %>
-from pgvector.sqlalchemy import VECTOR
+<% if cookiecutter.database == "mysql" %>
+from alembic.util import CommandError
 <% endif %>
-from sqlalchemy import Connection, NullPool, TypeDecorator, text
+from sqlalchemy import Connection, NullPool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.core.config import load_settings
 from app.models import Base
+from migrations import autogenerate
 
 # Seconds a replica that starts waits for another one that migrates.
 LOCK_LIMIT = 300
@@ -30,43 +28,49 @@ TABLE_LOCK_LIMIT = 10
 <% if cookiecutter.database == "postgresql" %>
 TRY_LOCK = text("SELECT pg_try_advisory_lock(hashtext('alembic'))")
 UNLOCK = text("SELECT pg_advisory_unlock(hashtext('alembic'))")
+LIMIT_TABLE_LOCKS = text(f"SET lock_timeout = '{TABLE_LOCK_LIMIT}s'")
 <% else %>
 # Names of locks are the server's, so that each database has its own.
 TRY_LOCK = text("SELECT GET_LOCK(CONCAT('alembic ', DATABASE()), 0)")
 UNLOCK = text("SELECT RELEASE_LOCK(CONCAT('alembic ', DATABASE()))")
+LIMIT_TABLE_LOCKS = text(f"SET lock_wait_timeout = {TABLE_LOCK_LIMIT}")
 <% endif %>
 
 
-def render_item(kind: str, item: object, autogen: AutogenContext) -> str | Literal[False]:
-    """Write a type of our own as the column type that it is: models change, migrations do not."""
-    if kind == "type" and isinstance(item, TypeDecorator):
-        return _repr_type(item.impl_instance, autogen)
-<% if cookiecutter.vector_search == "yes" %>
-    if kind == "type" and isinstance(item, VECTOR):
-        autogen.imports.add("from pgvector.sqlalchemy import VECTOR")
-        return f"VECTOR({item.dim})"
+<% if cookiecutter.database == "postgresql" %>
+def is_ours(name: str | None, kind: str, _: object) -> bool:
+    """Return whether a schema is compared: those that no model names are left alone."""
+    return kind != "schema" or name in autogenerate.schemas_of(Base.metadata)
+
+
 <% endif %>
-    return False
-
-
 def configure(**target: object) -> None:
     """Tell Alembic what to compare and where to."""
+<% if cookiecutter.database == "mysql" %>
+    for table in Base.metadata.tables.values():
+        if table.schema is not None:
+            raise CommandError(
+                f"The table {table} has a schema. In MySQL that is another database, which tests"
+                " would share with production: leave it out, or put it into the table's name"
+            )
+<% endif %>
     context.configure(
         target_metadata=Base.metadata,
         compare_type=True,
         compare_server_default=True,
-        render_item=render_item,
+        render_item=autogenerate.render_item,
+        process_revision_directives=autogenerate.arrange,
+<% if cookiecutter.database == "postgresql" %>
+        include_schemas=True,
+        include_name=is_ours,
+<% endif %>
         **target,  # type: ignore[arg-type]
     )
 
 
 def migrate(connection: Connection) -> None:
     """Run what was asked for on the command line."""
-<% if cookiecutter.database == "postgresql" %>
-    connection.execute(text(f"SET lock_timeout = '{TABLE_LOCK_LIMIT}s'"))
-<% else %>
-    connection.execute(text(f"SET lock_wait_timeout = {TABLE_LOCK_LIMIT}"))
-<% endif %>
+    connection.execute(LIMIT_TABLE_LOCKS)
     connection.commit()
     configure(connection=connection)
 <% if cookiecutter.database == "postgresql" %>
@@ -121,6 +125,7 @@ if context.is_offline_mode():
     configure(
         url=load_settings().database_url, literal_binds=True, dialect_opts={"paramstyle": "named"}
     )
+    context.execute(LIMIT_TABLE_LOCKS)
     with context.begin_transaction():
         context.run_migrations()
 else:

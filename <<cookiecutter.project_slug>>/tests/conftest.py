@@ -39,6 +39,15 @@ from tests.process import Process, serve
 PROJECT = Path(__file__).parent.parent
 SERVER = pytest.StashKey[str]()
 
+# What the tests rest on, whatever the service has as its own, in `config.py`, `.env` or outside.
+SETTINGS = {
+    "DATABASE_READ_URL": "",
+    "POOL_SIZE": "20",
+    "MAX_OVERFLOW": "0",
+    "POOL_TIMEOUT": "3",
+    "POOL_RECYCLE": "1800",
+}
+
 # A bug in a route is raised in the test that meets it.
 LastResort.raise_bugs = True
 
@@ -59,7 +68,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         # The workers are started after this, and inherit it.
         os.environ["TEST_DATABASE_URL"] = server.render_as_string(hide_password=False)
     url = make_url(os.environ["TEST_DATABASE_URL"]).set(database=f"test_{uuid4().hex[:12]}")
-    os.environ["DATABASE_URL"] = url.render_as_string(hide_password=False)
+    os.environ.update(SETTINGS, DATABASE_URL=url.render_as_string(hide_password=False))
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:

@@ -14,10 +14,11 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from app.core import shutdown
-from app.core.config import DRIVER
-from app.core.db import Database
+from app.core.db import Database, DatabaseUnavailable
+from app.core.urls import DRIVER
 from dev import database as databases
 from tests.conftest import started
+from tests.listener import SAYINGS, listening
 from tests.process import Process
 
 PASSWORD = "correct-horse"
@@ -66,23 +67,23 @@ async def test_without_a_database_nobody_waits_in_line() -> None:
         assert response.json() == {"detail": "The database is away"}
 
 
-@pytest.mark.parametrize("hangs_up", [True, False])
-async def test_a_server_that_does_not_greet_is_away(hangs_up: bool) -> None:
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not hangs_up:
-            await reader.read()
-        writer.close()
-
-    async with await asyncio.start_server(accept, "127.0.0.1", 0) as silent:
-        url = make_url(f"{DRIVER}://user@127.0.0.1:{silent.sockets[0].getsockname()[1]}/name")
-        async with started(database_url=url, pool_timeout=0.2) as (client, _):
+@pytest.mark.parametrize("says", [*SAYINGS.values(), None], ids=[*SAYINGS, "goodbye"])
+async def test_a_server_that_is_none_is_away_and_keeps_no_socket(says: bytes | None) -> None:
+    async with listening(says) as listener:
+        url = make_url(f"{DRIVER}://user@127.0.0.1:{listener.port}/name")
+        async with started(database_url=url, pool_timeout=0.2) as (client, database):
             began = time.monotonic()
             answers = [await client.get(path) for path in ("/health/ready", "/users")]
             answers.append(await client.post("/users", json={"email": "a@example.com"}))
             took = time.monotonic() - began
+            with pytest.raises((DatabaseUnavailable, DBAPIError)) as refused:
+                await database.ping()
+            # Also while somebody keeps the error, and what that keeps.
+            await listener.all_have_hung_up()
 
     assert [answer.status_code for answer in answers] == [503, 503, 503]
     assert took < 3
+    assert refused.value.__traceback__ is not None
 
 
 async def test_a_wrong_password_is_not_repeated(caplog: pytest.LogCaptureFixture) -> None:

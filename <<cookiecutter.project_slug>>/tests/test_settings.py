@@ -1,12 +1,15 @@
 """Wrong settings stop the start with one line, which never holds a password."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from app.core import config
-from app.core.config import DRIVER, EXAMPLE_URL, Settings, load_settings
+from app.core.config import Settings, load_settings
+from app.core.urls import DRIVER, EXAMPLE_URL
+from tests.conftest import SETTINGS, started
 from tests.process import PROJECT
 
 PASSWORD = "correct-horse"
@@ -31,10 +34,21 @@ def test_the_environment_comes_before_the_file(
     monkeypatch.chdir(tmp_path)
     Path(".env").write_text("POOL_SIZE=5\nMAX_OVERFLOW=6\nOF_ANOTHER_PROGRAM=7\n")
     monkeypatch.setenv("POOL_SIZE", "7")
+    monkeypatch.delenv("MAX_OVERFLOW")
 
     settings = load_settings()
 
     assert (settings.pool_size, settings.max_overflow) == (7, 6)
+
+
+async def test_the_service_runs_with_a_pool_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in SETTINGS:
+        monkeypatch.delenv(name)
+    # Only what it takes a busy machine to open a connection is not for the service to say.
+    async with started(pool_timeout=10) as (client, _):
+        answers = await asyncio.gather(*(client.get("/users") for _ in range(5)))
+
+    assert [answer.status_code for answer in answers] == [200] * 5
 
 
 def test_secrets_come_from_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

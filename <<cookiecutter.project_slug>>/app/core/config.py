@@ -1,7 +1,11 @@
 """Settings: from the environment, from `.env`, or from files in `/run/secrets`."""
 
 from pathlib import Path
+<% if cookiecutter.sync_bridge == "yes" %>
 from typing import Annotated, Any
+<% else %>
+from typing import Annotated
+<% endif %>
 
 <% if cookiecutter.sync_bridge == "yes" %>
 from pydantic import (
@@ -16,32 +20,11 @@ from pydantic import (
 from pydantic import BeforeValidator, Field, ValidationError
 <% endif %>
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import URL
 
-<% if cookiecutter.database == "postgresql" %>
-DRIVER = "postgresql+asyncpg"
-EXAMPLE_URL = f"{DRIVER}://user:password@127.0.0.1:5432/name"
-<% else %>
-DRIVER = "mysql+asyncmy"
-EXAMPLE_URL = f"{DRIVER}://user:password@127.0.0.1:3306/name"
-<% endif %>
+from .urls import parse_url
+
 SECRETS = Path("/run/secrets")
-
-
-def parse_url(value: Any) -> URL:
-    """Return `value` as a URL, which prints without its password.
-
-    Raises ValueError, without the value, when it is not a URL or names another driver: a URL that
-    names none would get SQLAlchemy's default driver, which blocks the event loop.
-    """
-    try:
-        url = make_url(value)
-    except (ArgumentError, ValueError):
-        raise ValueError(f"not a database URL, such as {EXAMPLE_URL}") from None
-    if url.drivername != DRIVER:
-        raise ValueError(f"must start with {DRIVER}://, such as {EXAMPLE_URL}")
-    return url
 
 
 <% if cookiecutter.sync_bridge == "yes" %>

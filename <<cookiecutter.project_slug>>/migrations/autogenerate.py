@@ -1,0 +1,228 @@
+"""What `make revision` compares, and how it writes what it finds."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+
+from alembic.autogenerate.api import AutogenContext
+from alembic.autogenerate.render import _repr_type
+<% if cookiecutter.database == "postgresql" %>
+from alembic.ddl.postgresql import PostgresqlImpl
+<% else %>
+from alembic.ddl.mysql import MySQLImpl
+<% endif %>
+from alembic.operations import ops
+from alembic.operations.ops import MigrateOperation, MigrationScript
+from alembic.runtime.migration import MigrationContext
+<% if cookiecutter.vector_search == "yes" %>
+from pgvector.sqlalchemy import VECTOR
+<% endif %>
+<% if cookiecutter.database == "postgresql" %>
+from sqlalchemy import (
+    Column,
+    ForeignKeyConstraint,
+    Interval,
+    MetaData,
+    Table,
+    TypeDecorator,
+    inspect,
+    text,
+)
+<% else %>
+from sqlalchemy import (
+    Column,
+    ForeignKeyConstraint,
+    MetaData,
+    Table,
+    TypeDecorator,
+    inspect,
+    text,
+)
+<% endif %>
+from sqlalchemy.engine.interfaces import ReflectedColumn
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import CreateTable
+
+<% if cookiecutter.database == "postgresql" %>
+from migrations.enums import QUOTE, Sql, compare_enums, enum_of, render_enum, retyped
+<% else %>
+from migrations.steps import one_change_each
+<% endif %>
+
+
+def render_item(kind: str, item: object, autogen: AutogenContext) -> str | Literal[False]:
+    """Write a type of our own as the column type that it is: models change, migrations do not."""
+    if kind != "type":
+        return False
+    if isinstance(item, TypeDecorator) and not type(item).__module__.startswith("sqlalchemy."):
+        assert autogen.dialect is not None
+        return _repr_type(item.load_dialect_impl(autogen.dialect), autogen)
+<% if cookiecutter.vector_search == "yes" %>
+    if isinstance(item, VECTOR):
+        autogen.imports.add("from pgvector.sqlalchemy import VECTOR")
+        return f"VECTOR({item.dim})"
+<% endif %>
+<% if cookiecutter.database == "postgresql" %>
+    # Alembic forgets its precision.
+    if isinstance(item, Interval) and item.second_precision is not None:
+        return f"sa.Interval(second_precision={item.second_precision})"
+    return render_enum(item, autogen)
+<% else %>
+    return False
+<% endif %>
+
+
+<% if cookiecutter.database == "postgresql" %>
+class AsReported(PostgresqlImpl):
+<% else %>
+class AsReported(MySQLImpl):
+<% endif %>
+    """Compares columns by the server's own words, of types and defaults, which only it knows.
+
+    A temporary table is made of what the models say, and looked at. Alembic takes this class by
+    the name of the dialect.
+    """
+
+<% if cookiecutter.database == "postgresql" %>
+    __dialect__ = "postgresql"
+<% else %>
+    __dialect__ = "mysql"
+<% endif %>
+
+    def report(self, declared: Column[Any]) -> ReflectedColumn | None:
+        """Return what the server makes of a column, or None where it refuses it."""
+        assert self.connection is not None
+        column = Column("probe", declared.type, nullable=declared.nullable)
+        column.server_default = declared.server_default
+        probe = Table("alembic_probe", MetaData(), column, prefixes=["TEMPORARY"])
+        try:
+            with self.connection.begin_nested():
+                self.connection.execute(CreateTable(probe))
+                [reported] = inspect(self.connection).get_columns(probe.name)
+<% if cookiecutter.database == "postgresql" %>
+                self.connection.execute(text("DROP TABLE alembic_probe"))
+<% else %>
+                # Without TEMPORARY it would end the transaction.
+                self.connection.execute(text("DROP TEMPORARY TABLE alembic_probe"))
+<% endif %>
+        except DBAPIError:
+            return None
+        return reported
+
+    def compare_type(self, inspector_column: Column[Any], metadata_column: Column[Any]) -> bool:
+        """Return whether a column has another type than the models say."""
+        if not super().compare_type(inspector_column, metadata_column):
+            return False
+        reported = self.report(metadata_column)
+        return reported is None or super().compare_type(
+            inspector_column, Column("probe", reported["type"])
+        )
+
+    def compare_server_default(
+        self,
+        inspector_column: Column[Any],
+        metadata_column: Column[Any],
+        rendered_metadata_default: str | None,
+        rendered_inspector_default: str | None,
+    ) -> bool:
+        """Return whether a column has another default than the models say."""
+        if rendered_metadata_default is None or rendered_inspector_default is None:
+            return rendered_metadata_default != rendered_inspector_default
+        reported = self.report(metadata_column)
+        return reported is None or reported["default"] != rendered_inspector_default
+
+
+def flat(operations: Iterable[MigrateOperation]) -> Iterator[MigrateOperation]:
+    """Yield operations without the groups that they are in."""
+    for operation in operations:
+        if isinstance(operation, ops.OpContainer):
+            yield from flat(operation.ops)
+        else:
+            yield operation
+
+
+def split_circles(operations: list[MigrateOperation], metadata: MetaData) -> None:
+    """Make and drop foreign keys apart from tables that refer to each other in a circle."""
+    gone: set[tuple[str | None, str]] = set()
+    for operation in list(operations):
+        if isinstance(operation, ops.CreateTableOp):
+            table = metadata.tables[operation.to_table().key]
+            operations += [
+                ops.CreateForeignKeyOp.from_constraint(constraint)
+                for constraint in table.foreign_key_constraints
+                if constraint.use_alter
+            ]
+        if isinstance(operation, ops.DropTableOp) and operation._reverse is not None:
+            for constraint in operation._reverse.columns:
+                if isinstance(constraint, ForeignKeyConstraint):
+                    referred = constraint.referred_table
+                    if (referred.schema, referred.name) in gone:
+                        constraint.use_alter = True
+                        operations.append(ops.DropConstraintOp.from_constraint(constraint))
+            gone.add((operation.schema, operation.table_name))
+
+
+def rank(operation: MigrateOperation) -> int:
+    """Return where an operation belongs: a table goes when nothing refers to it any more."""
+<% if cookiecutter.database == "postgresql" %>
+    if isinstance(operation, Sql) and operation.place != "among":
+        return 0 if operation.place == "first" else 5
+<% endif %>
+    if isinstance(operation, ops.DropConstraintOp) and operation.constraint_type == "foreignkey":
+        return 1
+    if isinstance(operation, ops.CreateForeignKeyOp):
+        return 3
+    return 4 if isinstance(operation, ops.DropTableOp) else 2
+
+
+<% if cookiecutter.database == "postgresql" %>
+def schemas_of(metadata: MetaData) -> set[str | None]:
+    """Return the schemas that are ours: others of the database are left alone."""
+    return {None, *(table.schema for table in metadata.sorted_tables)}
+
+
+def compare_the_rest(context: MigrationContext, metadata: MetaData) -> Iterator[Sql]:
+    """Yield what Alembic does not compare: schemas, and the types of Enum columns."""
+    connection = context.connection
+    assert connection is not None
+    schemas = schemas_of(metadata)
+    existing = {None, *inspect(connection).get_schema_names()}
+    for schema in sorted(filter(None, schemas - existing)):
+        name = QUOTE.quote(schema)
+        yield Sql([f"CREATE SCHEMA {name}"], [f"DROP SCHEMA {name}"], place="first")
+    yield from compare_enums(connection, metadata, schemas & existing)
+
+
+def keep_values(operation: MigrateOperation, metadata: MetaData) -> Iterable[MigrateOperation]:
+    """Return an operation so that a column that becomes an Enum keeps its values."""
+    if (
+        isinstance(operation, ops.AlterColumnOp)
+        and operation.modify_type is not None
+        and operation.existing_type is not None
+        and (enum_of(operation.modify_type) or enum_of(operation.existing_type))
+    ):
+        key = ".".join(filter(None, [operation.schema, operation.table_name]))
+        return retyped(operation, metadata.tables[key].columns[operation.column_name])
+    return [operation]
+
+
+<% endif %>
+def arrange(context: MigrationContext, _: object, scripts: list[MigrationScript]) -> None:
+    """Bring what was found into an order in which it can be done, and undone."""
+    [script] = scripts
+    assert script.upgrade_ops is not None
+    metadata: MetaData = context.opts["target_metadata"]
+    operations = list(flat(script.upgrade_ops.ops))
+    split_circles(operations, metadata)
+<% if cookiecutter.database == "postgresql" %>
+    operations = [done for found in operations for done in keep_values(found, metadata)]
+    operations += compare_the_rest(context, metadata)
+    operations.sort(key=rank)
+    script.upgrade_ops.ops = operations
+    script.downgrade_ops = script.upgrade_ops.reverse()
+<% else %>
+    operations.sort(key=rank)
+    script.upgrade_ops.ops = operations
+    # Without a message nothing is written: the models are only compared.
+    if script.message is not None:
+        scripts[:] = one_change_each(context, script)
+<% endif %>
