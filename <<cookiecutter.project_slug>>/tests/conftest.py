@@ -73,6 +73,17 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     os.environ.update(SETTINGS, DATABASE_URL=url.render_as_string(hide_password=False))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Say what to do about a mark that would run a test on another loop than its fixtures."""
+    if item.get_closest_marker("anyio"):
+        pytest.fail(
+            "Take `@pytest.mark.anyio` away: every `async def test_…` runs without a mark, on the"
+            " one loop on which the application and its connections live.",
+            pytrace=False,
+        )
+
+
 def pytest_report_header(config: pytest.Config) -> str | None:
     """Say which server the tests run on."""
     server = config.stash.get(SERVER, None)
