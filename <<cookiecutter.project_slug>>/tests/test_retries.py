@@ -361,7 +361,7 @@ async def test_the_first_error_counts_not_what_follows_from_it(clean: None) -> N
         try:
             await loser.lose(session)
         finally:
-            # Refused by PostgreSQL, which accepts nothing more in this transaction.
+            # Refused by the server, if it accepts nothing more in this transaction.
             await session.execute(ONE)
 
     def flush_then_ask(session: Session) -> None:
