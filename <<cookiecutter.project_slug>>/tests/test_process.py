@@ -133,6 +133,7 @@ async def test_a_bug_keeps_the_connection_and_is_logged_once(shared_server: Proc
 
     assert log.count("\nZeroDivisionError") == 41
     assert log.count("500: GET /bug\n") == 20
+    assert log.count("Exception in ASGI application") == 1
 
 
 async def test_a_database_error_names_no_values(database: Database, clean: None) -> None:
