@@ -4,6 +4,7 @@ Most tests run in a transaction that is rolled back: `client` and `session`. Tho
 commits use `committing_client`, and those that need a process `server`.
 """
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
@@ -42,6 +43,7 @@ SERVER = pytest.StashKey[str]()
 # What the tests rest on, whatever the service has as its own, in `config.py`, `.env` or outside.
 SETTINGS = {
     "DATABASE_READ_URL": "",
+    "MIGRATION_DATABASE_URL": "",
     "POOL_SIZE": "20",
     "MAX_OVERFLOW": "0",
     "POOL_TIMEOUT": "3",
@@ -151,6 +153,24 @@ async def started(**settings: Any) -> AsyncIterator[tuple[AsyncClient, Database]
         AsyncClient(transport=ASGITransport(app), base_url="http://test") as client,
     ):
         yield client, app.state.database
+
+
+def be_impatient(database: Database, seconds: float) -> None:
+    """Shorten the wait for a free connection, not that for a new one: a busy machine needs it."""
+    database.pool._timeout = seconds
+
+
+async def has_closed(driver: Any) -> None:
+    """Wait until the end of a driver's connection has arrived, which the server has ended."""
+    async with asyncio.timeout(10):
+        while True:
+<% if cookiecutter.database == "postgresql" %>
+            if driver.is_closed():
+<% else %>
+            if driver._stream_broken:
+<% endif %>
+                return
+            await asyncio.sleep(0.01)
 
 
 class QueriesIn(Queries):
