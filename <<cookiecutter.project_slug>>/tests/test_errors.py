@@ -21,7 +21,9 @@ from tests.conftest import started
     ("code", "status"),
     [
 <% if cookiecutter.database == "postgresql" %>
+        ("23001", 409),  # foreign key that restricts
         ("23503", 409),  # foreign key
+        ("23P01", 409),  # exclusion constraint
         ("23514", 422),  # check constraint
         ("22003", 422),  # out of range
         ("57014", 504),  # stopped
@@ -39,8 +41,11 @@ from tests.conftest import started
         (1406, 422),
         (3819, 422),
         (4025, 422),
+        (1216, 409),
+        (1217, 409),
         (1451, 409),
         (1452, 409),
+        (1586, 409),
         (1205, 504),
         (1317, 504),
         (1969, 504),

@@ -100,24 +100,30 @@ LAZY: dict[str, Callable[[], Any]] = {
 def test_a_relationship_must_say_how_it_is_loaded(
     apart: Any, name: str, parent_first: bool
 ) -> None:
-    def make_parent() -> None:
+    def make_parent() -> type:
         class Parent(apart):  # type: ignore[misc]
             __tablename__ = "parents"
             id: Mapped[int] = mapped_column(primary_key=True)
 
-    def make_child() -> None:
+        return Parent
+
+    def make_child() -> type:
         class Child(apart):  # type: ignore[misc]
             __tablename__ = "children"
             id: Mapped[int] = mapped_column(primary_key=True)
             parent_id: Mapped[int] = mapped_column(ForeignKey("parents.id"))
             parent = LAZY[name]()
 
-    for make in (make_parent, make_child) if parent_first else (make_child, make_parent):
-        make()
+        return Child
+
+    order = (make_parent, make_child) if parent_first else (make_child, make_parent)
+    models = [make() for make in order]
     # As often as it is tried.
     for _ in range(2):
         with pytest.raises(SQLAlchemyError, match=f"{re.escape(name)}: say how it is loaded"):
             apart._sa_registry.configure()
+    # Kept until here: SQLAlchemy itself would let go of them.
+    assert len(models) == 2
 
 
 def test_the_models_are_looked_at_when_they_are_imported() -> None:

@@ -136,6 +136,7 @@ async def test_a_bug_keeps_the_connection_and_is_logged_once(shared_server: Proc
     assert len(tracebacks) == 41
     assert all(each.endswith("\nZeroDivisionError") for each in tracebacks)
     assert sum(line["message"] == "500: GET /bug" for line in lines) == 20
+    assert sum("Exception in ASGI application" in line["message"] for line in lines) == 1
 
 
 async def test_a_database_error_names_no_values(database: Database, clean: None) -> None:

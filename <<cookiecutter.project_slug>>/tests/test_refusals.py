@@ -116,7 +116,7 @@ ACTIONS = {
     "update-parent": run("UPDATE boxes SET id = 99 WHERE id = 11"),
     "other-version": change_what_others_change,
     "deleted": delete_what_others_delete,
-    "null": insert(label=None),
+    "null": insert(weight=None),
     "enum": insert(color=Color.GREEN),
 <% if cookiecutter.database == "postgresql" %>
     "time-with-zone": insert(packed_at=datetime(2026, 1, 1, tzinfo=UTC)),
@@ -200,7 +200,7 @@ async def test_a_refusal_is_answered_and_logged_by_its_name(
 @pytest.mark.parametrize(
     ("action", "name"),
     [
-        ("null", "label"),
+        ("null", "weight"),
         ("enum", "color"),
 <% if cookiecutter.database == "postgresql" %>
         ("time-with-zone", "offset-naive and offset-aware"),
