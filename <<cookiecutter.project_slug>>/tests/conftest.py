@@ -43,6 +43,7 @@ SERVER = pytest.StashKey[str]()
 # What the tests rest on, whatever the service has as its own, in `config.py`, `.env` or outside.
 SETTINGS = {
     "DATABASE_READ_URL": "",
+    "MIGRATION_DATABASE_URL": "",
     "POOL_SIZE": "20",
     "MAX_OVERFLOW": "0",
     "POOL_TIMEOUT": "3",
@@ -70,6 +71,17 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         os.environ["TEST_DATABASE_URL"] = server.render_as_string(hide_password=False)
     url = make_url(os.environ["TEST_DATABASE_URL"]).set(database=f"test_{uuid4().hex[:12]}")
     os.environ.update(SETTINGS, DATABASE_URL=url.render_as_string(hide_password=False))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Say what to do about a mark that would run a test on another loop than its fixtures."""
+    if item.get_closest_marker("anyio"):
+        pytest.fail(
+            "Take `@pytest.mark.anyio` away: every `async def test_…` runs without a mark, on the"
+            " one loop on which the application and its connections live.",
+            pytrace=False,
+        )
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:

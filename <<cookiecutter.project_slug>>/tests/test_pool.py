@@ -218,6 +218,8 @@ async def test_whatever_happens_the_pool_stays_whole(
     print(f"POOL_SEED={SEED}")
     async with started(pool_size=size, max_overflow=overflow, pool_timeout=20) as (_, database):
         pool, model = database.pool, Model(size + overflow)
+        # That of the wait alone: to open a connection may take longer.
+        pool._timeout = limit
         held = [await pool.acquire() for _ in range(size + overflow)]
         be_impatient(database, limit)
         # Most connections are replaced at their second use.
@@ -233,7 +235,7 @@ async def test_whatever_happens_the_pool_stays_whole(
                 assert time.monotonic() - began >= limit - 0.001, "refused early"
                 raise
             finally:
-                assert time.monotonic() - began < limit + 1, "waited too long"
+                assert time.monotonic() - began < limit + 5, "waited too long"
 
         pool._acquire_slot = wait_in_line  # type: ignore[method-assign]
 

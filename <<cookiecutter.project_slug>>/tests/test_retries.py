@@ -7,11 +7,13 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, Depends, HTTPException, Request, Response, UploadFile
+from fastapi.responses import StreamingResponse
 from httpx2 import ASGITransport, AsyncClient
-from sqlalchemy import select, text
+from sqlalchemy import Connection, event, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
+from starlette.types import Message
 
 from app.core import deps
 from app.core.config import load_settings
@@ -19,6 +21,9 @@ from app.core.db import ATTEMPTS, Database
 from app.core.deps import DatabaseDep, RetryRoute, SessionDep
 from app.main import create_app
 from app.models import User
+<% if cookiecutter.database == "postgresql" %>
+from dev import database as databases
+<% endif %>
 from tests.routes import FAIL
 
 <% if cookiecutter.database == "postgresql" %>
@@ -184,6 +189,42 @@ async def test_a_body_too_large_to_keep_is_run_once(monkeypatch: pytest.MonkeyPa
     assert (small.status_code, small.json()) == (200, 10)
 
 
+async def test_no_more_than_the_bound_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deps, "MAX_KEPT", 10)
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"x" * 6, "more_body": True}
+
+    body = deps.KeptBody(receive)
+    read = body.reader()
+    assert [len((await read())["body"]) for _ in range(3)] == [6, 6, 6]
+    assert (body.is_whole, len(body._kept)) == (False, 0)
+
+
+async def test_dependencies_of_the_requests_scope_go_on_until_the_answer_is_sent() -> None:
+    router = APIRouter(route_class=RetryRoute)
+    loser, events = Loser(), []
+
+    async def resource() -> AsyncIterator[None]:
+        yield
+        events.append("closed")
+
+    @router.get("/stream", dependencies=[Depends(resource, scope="request")])
+    async def endpoint(session: SessionDep) -> StreamingResponse:
+        await loser.lose(session)
+
+        async def lines() -> AsyncIterator[str]:
+            yield "line"
+            events.append("sent")
+
+        return StreamingResponse(lines())
+
+    async with serving(router) as client:
+        assert (await client.get("/stream")).text == "line"
+
+    assert events == ["sent", "closed"]
+
+
 async def test_all_dependencies_of_a_run_that_failed_end_with_its_error(
     database: Database, clean: None
 ) -> None:
@@ -323,25 +364,30 @@ async def test_the_first_error_counts_not_what_follows_from_it(clean: None) -> N
         try:
             await loser.lose(session)
         finally:
-            # Refused by PostgreSQL, which accepts nothing more in this transaction.
+            # Refused by the server, if it accepts nothing more in this transaction.
             await session.execute(ONE)
 
     def flush_then_ask(session: Session) -> None:
-        session.add_all([User(email="a@example.com"), User(email="a@example.com")])
+        session.add(User(email="a@example.com"))
         try:
             session.flush()
         finally:
             # Refused by SQLAlchemy.
             session.execute(ONE)
 
-    @router.post("/taken")
-    async def taken(session: SessionDep) -> None:
+    def lose(_: object, connection: Connection, user: User) -> None:
+        connection.execute(LOSE)
+
+    @router.post("/flush")
+    async def flush(session: SessionDep) -> None:
         await session.run_sync(flush_then_ask)
 
     async with serving(router) as client:
         assert (await client.post("/conflict")).status_code == 200
         assert loser.runs == 2
-        assert (await client.post("/taken")).status_code == 409
+        event.listen(User, "before_insert", lose, once=True)
+        assert (await client.post("/flush")).status_code == 200
+        assert (await client.post("/flush")).status_code == 409
 <% if cookiecutter.database == "postgresql" %>
 
 
@@ -360,4 +406,43 @@ async def test_what_the_server_cannot_do_is_no_conflict() -> None:
             await client.post("/unsupported")
 
     assert runs == [1]
+
+
+async def test_a_statement_that_became_stale_where_nothing_is_run_again_is_answered_503(
+    database: Database,
+) -> None:
+    router = APIRouter()
+
+    @router.get("/all")
+    async def endpoint(session: SessionDep) -> None:
+        await session.execute(text("SELECT * FROM users"))
+
+    async with serving(router) as client:
+        assert (await client.get("/all")).status_code == 200
+        await databases.execute(database.engine.url, "ALTER TABLE users ADD nickname text")
+        try:
+            response = await client.get("/all")
+        finally:
+            await databases.execute(database.engine.url, "ALTER TABLE users DROP nickname")
+        assert response.status_code == 503
+        assert response.json() == {"detail": "The database's tables are being changed"}
+<% else %>
+
+
+async def test_what_is_missing_follows_from_no_error_before(clean: None) -> None:
+    """1305 is not only what becomes of a savepoint."""
+    router = APIRouter(route_class=RetryRoute)
+
+    @router.post("/call")
+    async def endpoint(session: SessionDep) -> None:
+        session.add(User(email="a@example.com"))
+        await session.flush()
+        with pytest.raises(DBAPIError):
+            async with session.begin_nested():
+                session.add(User(email="a@example.com"))
+        await session.execute(text("CALL nowhere()"))
+
+    async with serving(router) as client:
+        with pytest.raises(DBAPIError, match="nowhere does not exist"):
+            await client.post("/call")
 <% endif %>

@@ -55,6 +55,9 @@ from sqlalchemy.util.concurrency import await_, greenlet_spawn, in_greenlet
 
 logger = logging.getLogger(__name__)
 
+# Quiet like SQLAlchemy's own pools, which have a line for each connection at INFO.
+logging.getLogger(f"{__name__}.FairPool").setLevel(logging.WARNING)
+
 T = TypeVar("T")
 
 <% if cookiecutter.database == "postgresql" %>
@@ -141,28 +144,22 @@ def error_code(error: DBAPIError) -> int | None:
 
 
 def first_error(error: BaseException) -> BaseException:
-    """Return the error that came first, where another only follows from it.
-
-    After an error the transaction refuses whatever comes, the end of a savepoint too.
-    """
-    first: BaseException = error
+    """Return the error behind SQLAlchemy's refusal to go on after one."""
     behind: BaseException | None = error
-    while behind is not None and is_consequence(first):
+    while isinstance(error, PendingRollbackError) and behind is not None:
         behind = behind.__cause__ or behind.__context__
         if isinstance(behind, DBAPIError):
-            first = behind
-    return first
+            return behind
+    return error
 
 
-def is_consequence(error: BaseException) -> bool:
-    """Return whether a transaction refuses something because of an error before."""
-    if isinstance(error, DBAPIError):
+def is_consequence(error: DBAPIError) -> bool:
+    """Return whether the server refuses something because of an error before."""
 <% if cookiecutter.database == "postgresql" %>
-        return error_code(error) in CONSEQUENCES
+    return error_code(error) in CONSEQUENCES
 <% else %>
-        return error_code(error) == NO_SUCH_NAME and "SAVEPOINT" in str(error.orig)
+    return error_code(error) == NO_SUCH_NAME and "SAVEPOINT" in str(error.orig)
 <% endif %>
-    return isinstance(error, PendingRollbackError)
 
 
 def is_conflict(error: BaseException) -> bool:
@@ -484,8 +481,7 @@ def leave_lost_connection(context: ExceptionContext) -> DBAPIError | None:
 def repeat_first_error(context: ExceptionContext) -> DBAPIError | None:
     """Raise a transaction's first error again where it is what another follows from.
 
-    Python cannot tell what came first: to wait, SQLAlchemy leaves the place where an error is
-    being handled.
+    Its context cannot tell: to wait, SQLAlchemy leaves the place where an error is handled.
     """
     error, connection = context.sqlalchemy_exception, context.connection
     if connection is None or connection.closed or connection.invalidated:
