@@ -72,4 +72,9 @@ def test_numbers_are_proven(
 ) -> None:
     project = render(tmp_path / "out", **row)
     (project / ".venv").symlink_to(service.project / ".venv")
+    # Somebody's own settings change nothing either.
+    (project / ".env").write_text(
+        "POOL_SIZE=3\nSTATEMENT_TIMEOUT=0.001\nECHO_SQL=yes\nLOG_LEVEL=critical\n"
+        "CORS_ORIGINS=https://example.com\n"
+    )
     assert re.search(r"^\d+ passed in ", python(project, "-m", "pytest", "-q"), re.MULTILINE)
