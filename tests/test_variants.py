@@ -58,7 +58,8 @@ def test_every_pair_of_answers_is_tried() -> None:
 def test_answers_are_proven(row: dict[str, str], tmp_path: Path) -> None:
     said = generate(tmp_path, *(f"{prompt}={answer}" for prompt, answer in row.items()))
     assert re.search(r"^  \d+ tests passed in \d+\.\d s$", said, re.MULTILINE)
-    assert "Success: no issues" in run("make", "lint", cwd=tmp_path / "my-service").stdout
+    if row is next(other for other in ROWS if variant(other) == variant(row)):
+        assert "Success: no issues" in run("make", "lint", cwd=tmp_path / "my-service").stdout
 
 
 @pytest.mark.parametrize(
