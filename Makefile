@@ -35,17 +35,21 @@ benchmark: .venv/service.stamp programs ## Measure services, and write the READM
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
 
-# No package index ships these, so they come from the system: MariaDB's server, and wrk.
+# No package index ships these, so they come from the system: MariaDB's server, a PostgreSQL that
+# can encrypt, openssl, and wrk.
 programs:
-	@PATH="$$PATH:/usr/sbin:/usr/libexec:/usr/local/sbin"; \
-	if { command -v mariadbd || command -v mysqld; } && command -v wrk; then exit; fi >/dev/null; \
+	@PATH="$$PATH:/usr/sbin:/usr/libexec:/usr/local/sbin:$$(echo /usr/lib/postgresql/*/bin | tr ' ' :)"; \
+	if { command -v mariadbd || command -v mysqld; } && command -v wrk && \
+		command -v postgres && command -v openssl; then exit; fi >/dev/null; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		apt-get update -q && DEBIAN_FRONTEND=noninteractive \
-		apt-get install -q -y --no-install-recommends mariadb-server-core mariadb-client-core wrk; \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y \
+			--no-install-recommends mariadb-server-core mariadb-client-core postgresql openssl wrk; \
 	else \
-		echo "The tests need wrk, and a server of MariaDB or MySQL, which need not run." >&2; \
+		echo "The tests need wrk, openssl, and servers of PostgreSQL and of MariaDB or MySQL, which" \
+			"need not run." >&2; \
 		echo "Debian, Ubuntu: sudo apt-get install --no-install-recommends" \
-			"mariadb-server-core mariadb-client-core wrk" >&2; \
-		echo "Fedora: sudo dnf install mariadb-server wrk    macOS: brew install mariadb wrk" >&2; \
+			"mariadb-server-core mariadb-client-core postgresql openssl wrk" >&2; \
+		echo "Fedora: sudo dnf install mariadb-server postgresql-server openssl wrk" \
+			"   macOS: brew install mariadb postgresql openssl wrk" >&2; \
 		exit 1; \
 	fi

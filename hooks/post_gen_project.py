@@ -7,19 +7,29 @@ generation with an exit code, and a copy of the project outlives it.
 import json
 import os
 import re
+import select
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 from xml.etree import ElementTree
 
 PYTHON = Path(".venv", "bin", "python")
 LOG = Path(".first-test-run.log")
+# Seconds for all tests; they take ten on two cores. One that hangs fails by itself after a minute,
+# but for one that nothing in its own process can end.
+LIMIT = 600
+# Seconds for pytest to end in order after a Ctrl-C.
+GRACE = 10
+
 # `python -m dev.database` ends with this when the machine has no server: `EX_UNAVAILABLE`.
 NO_SERVER = 69
 
@@ -35,6 +45,26 @@ import tomllib
 with open("pyproject.toml", "rb") as file:
     project = tomllib.load(file)
 print(*project["project"]["dependencies"], *project["dependency-groups"]["dev"], sep="\\n")
+"""
+
+# A plugin of pytest, which notes the tests that run. xdist's processes tell the one that has none.
+NOTES = """
+import os
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+IS_FIRST = "PYTEST_XDIST_WORKER" not in os.environ
+
+def note(sign, nodeid):
+    if IS_FIRST:
+        with (FOLDER / "notes").open("a", encoding="utf-8") as file:
+            print(sign, nodeid, file=file)
+
+def pytest_runtest_logstart(nodeid):
+    note("+", nodeid)
+
+def pytest_runtest_logfinish(nodeid):
+    note("-", nodeid)
 """
 
 
@@ -90,24 +120,53 @@ def own_environment() -> dict[str, str]:
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, and catch what it says."""
-    return subprocess.run(command, env=own_environment(), text=True, capture_output=True)
+    """Run a command to its end, and catch what it says. Raises TimeoutExpired."""
+    return subprocess.run(
+        command, env=own_environment(), text=True, capture_output=True, timeout=LIMIT
+    )
 
 
-def stream(command: list[str], log: Path) -> int:
-    """Run a command, show what it says while it says it, and keep it in a log as well."""
+def stream(command: list[str], log: Path, limit: float, **more: str) -> int:
+    """Run a command, show what it says while it says it, and keep it in a log as well.
+
+    Raises TimeoutExpired after `limit` seconds. However it ends, nothing that it started goes on.
+    """
+    deadline = time.monotonic() + limit
     with (
         log.open("wb") as file,
         subprocess.Popen(
-            command, env=own_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command,
+            env=own_environment() | more,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            # A group of its own, to be ended as one.
+            start_new_session=True,
         ) as process,
     ):
-        assert process.stdout is not None
-        while chunk := os.read(process.stdout.fileno(), 65536):
-            file.write(chunk)
-            sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
-    return process.returncode
+        try:
+            show(process, file, deadline)
+            return process.wait(max(0, deadline - time.monotonic()))
+        except KeyboardInterrupt:
+            # The terminal has told only this process.
+            os.killpg(process.pid, signal.SIGINT)
+            show(process, file, time.monotonic() + GRACE)
+            raise
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def show(process: subprocess.Popen[bytes], log: BinaryIO, deadline: float) -> None:
+    """Show and keep what a process says, until it has no more to say or the time is over."""
+    assert process.stdout is not None
+    output = process.stdout.fileno()
+    while select.select([output], [], [], max(0, deadline - time.monotonic()))[0]:
+        chunk = os.read(output, 65536)
+        if not chunk:
+            return
+        log.write(chunk)
+        sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
 
 
 def say(*lines: str) -> None:
@@ -157,13 +216,34 @@ def find_server() -> str:
 
 
 def run_suite() -> Outcome:
-    """Run the service's own tests. Raises Failed."""
+    """Run the service's own tests. Raises Failed, with the names of those that hang."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
-        code = stream([str(PYTHON), "-m", "pytest", "-q", f"--junitxml={report}"], LOG)
+        Path(folder, "hook_notes.py").write_text(NOTES, encoding="utf-8")
+        words = [str(PYTHON), "-m", "pytest", "-q", "-p", "hook_notes", f"--junitxml={report}"]
+        try:
+            code = stream(words, LOG, LIMIT, PYTHONPATH=folder)
+        except subprocess.TimeoutExpired:
+            names = running(Path(folder, "notes")) or ["none: it had not begun, or did not end"]
+            raise Failed(
+                f"The tests of the service did not end within {LIMIT} s. What ran then:\n  "
+                + "\n  ".join(names)
+            ) from None
         if code != 0:
             raise Failed(f"The tests of the service failed (pytest ended with {code}).")
         return count_tests(report.read_text(encoding="utf-8"))
+
+
+def running(notes: Path) -> list[str]:
+    """Return the tests that have begun and not ended."""
+    names: dict[str, None] = {}
+    for line in notes.read_text(encoding="utf-8").splitlines() if notes.exists() else []:
+        sign, name = line.split(" ", 1)
+        if sign == "+":
+            names[name] = None
+        else:
+            names.pop(name, None)
+    return list(names)
 
 
 def count_tests(report: str) -> Outcome:

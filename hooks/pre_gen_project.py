@@ -26,9 +26,9 @@ INSTALLED = frozenset(
     httpcore2 httptools httpx2 httpx2-jsfetch idna iniconfig kiwisolver librt mako markupsafe
     matplotlib mypy mypy-extensions numpy opentelemetry-api packaging pathspec pgvector pillow
     platformdirs pluggy psutil psycopg psycopg-binary pycparser pydantic pydantic-core
-    pydantic-settings pygments pymysql pyparsing pytest pytest-asyncio pytest-xdist python-dateutil
-    python-dotenv pyyaml ruff sqlalchemy starlette truststore typing-extensions typing-inspection
-    tzdata uvicorn uvloop watchfiles websockets
+    pydantic-settings pygments pymysql pyparsing pytest pytest-asyncio pytest-timeout pytest-xdist
+    python-dateutil python-dotenv pyyaml ruff sqlalchemy starlette truststore typing-extensions
+    typing-inspection tzdata uvicorn uvloop watchfiles websockets
     """.split()
 )
 # Names that Windows keeps to itself; a project may be checked out there.

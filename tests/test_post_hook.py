@@ -3,8 +3,10 @@
 import ast
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import post_gen_project as hook
@@ -137,7 +139,9 @@ def test_is_only_compared(
 def test_output_arrives_as_it_comes(tmp_path: Path) -> None:
     child = "print('first', flush=True); input(); print('second')"
     command = [sys.executable, "-c", child]
-    code = f"from post_gen_project import Path, stream; exit(stream({command!r}, Path('log')) + 3)"
+    code = (
+        f"from post_gen_project import Path, stream; exit(stream({command!r}, Path('log'), 60) + 3)"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", code],
         stdin=subprocess.PIPE,
@@ -152,6 +156,74 @@ def test_output_arrives_as_it_comes(tmp_path: Path) -> None:
     assert said == "second\n"
     assert process.returncode == 3
     assert (tmp_path / "log").read_text() == "first\nsecond\n"
+
+
+# A test that nothing in its process can end: it heeds no signal, also of the limit for one test.
+HANGS = """
+import os, signal, subprocess, time
+from pathlib import Path
+
+def test_before(): ...
+
+def test_hangs():
+    child = subprocess.Popen(["sleep", "60"])
+    Path("pids").write_text(f"{os.getpid()} {child.pid}")
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_a_suite_that_hangs_ends_and_the_test_is_named(
+    processes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / hook.PYTHON).parent.mkdir(parents=True)
+    (tmp_path / hook.PYTHON).write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (tmp_path / hook.PYTHON).chmod(0o755)
+    (tmp_path / "test_it.py").write_text(HANGS)
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\naddopts = -n {processes}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hook, "LIMIT", 5)
+    with pytest.raises(hook.Failed) as failed:
+        hook.run_suite()
+
+    first, *names = str(failed.value).splitlines()
+    assert first == "The tests of the service did not end within 5 s. What ran then:"
+    assert names == ["  test_it.py::test_hangs"]
+    assert "." in hook.LOG.read_text()
+    for pid in (tmp_path / "pids").read_text().split():
+        has_ended(int(pid))
+
+
+def has_ended(pid: int) -> None:
+    """Wait until a process is gone, or nobody's but for its entry."""
+    stat = Path("/proc", str(pid), "stat")
+    deadline = time.monotonic() + 5
+    while stat.exists() and ") Z " not in stat.read_text():
+        assert time.monotonic() < deadline
+
+
+def test_ctrl_c_ends_what_runs(tmp_path: Path) -> None:
+    child = "import os; print(os.getpid(), flush=True); input()"
+    command = [sys.executable, "-c", child]
+    code = f"from post_gen_project import Path, stream; stream({command!r}, Path('log'), 60)"
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=environment(PYTHONPATH=str(TEMPLATE / "hooks")),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        pid = int(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        process.wait(5)
+        assert "KeyboardInterrupt" in process.stderr.read()
+    has_ended(pid)
+    assert "KeyboardInterrupt" in (tmp_path / "log").read_text()
 
 
 def test_no_fitting_python(monkeypatch: pytest.MonkeyPatch) -> None:

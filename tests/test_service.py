@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
-from conftest import Render, Service, environment, files, python, run
+from conftest import Render, Service, copy_service, environment, files, python, run
 
 SERVERS = {"postgresql": r"PostgreSQL 1[89]\.\d+", "mysql": r"(MariaDB|MySQL) \d+\.\d+\.\d+"}
 
@@ -55,6 +55,17 @@ def test_suite_in_one_process(service: Service, tmp_path: Path) -> None:
     (suite,) = ElementTree.parse(report).iter("testsuite")
     assert int(suite.attrib["tests"]) >= 40
     assert [suite.attrib[kind] for kind in ("errors", "failures", "skipped")] == ["0", "0", "0"]
+
+
+def test_a_test_that_hangs_fails_and_is_named(service: Service, tmp_path: Path) -> None:
+    project = copy_service(service, tmp_path / "my-service")
+    hangs = "import asyncio\n\nasync def test_hangs():\n    await asyncio.Event().wait()\n"
+    (project / "tests" / "test_hangs.py").write_text(hangs)
+    tests = ["tests/test_hangs.py", "tests/test_errors.py"]
+    said = python(project, "-m", "pytest", "--timeout=2", *tests, code=1)
+    assert "FAILED tests/test_hangs.py::test_hangs - Failed: Timeout (>2.0s)" in said
+    assert re.search(r"=+ 1 failed, \d+ passed in ", said)
+    assert "timeout: 60.0s" in python(project, "-m", "pytest", "tests/test_settings.py")
 
 
 def test_odd_answers_run(service: Service, render: Render) -> None:

@@ -2,11 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from itertools import count
 
-from fastapi import APIRouter, BackgroundTasks, FastAPI
+from fastapi import (
+    APIRouter,
+    BackgroundTasks,
+    FastAPI,
+    HTTPException,
+    WebSocket,
+    WebSocketDisconnect,
+)
 from fastapi.responses import StreamingResponse
 from sqlalchemy import select, text
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.core.config import load_settings
 from app.core.db import Database
@@ -22,8 +31,8 @@ OWN_ID = text("SELECT pg_backend_pid()")
 KILL = "SELECT pg_terminate_backend({})"
 FAIL = "DO $$ BEGIN RAISE SQLSTATE '{}'; END $$"
 <% else %>
-# In a condition: alone, MySQL's sleep() that is stopped is no error.
-SLEEP = text("SELECT 1 FROM (SELECT 1) AS once WHERE NOT sleep(:seconds)")
+# Over two rows: where MySQL's sleep() is stopped in the last one, that is no error.
+SLEEP = text("SELECT sleep(:seconds / 2) FROM (SELECT 1 UNION SELECT 2) AS two")
 OWN_ID = text("SELECT connection_id()")
 KILL = "KILL {}"
 FAIL = "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = {}"
@@ -125,6 +134,69 @@ async def create_with_task(
 async def share(session: SessionDep) -> None:
     """Share a session between tasks, which it refuses."""
     await asyncio.gather(*(session.execute(SLEEP, {"seconds": 0.01}) for _ in range(2)))
+
+
+@router.get("/bug")
+async def bug() -> None:
+    """Have a bug."""
+    raise ZeroDivisionError
+
+
+@router.get("/bug-after-answer")
+async def bug_after_answer(tasks: BackgroundTasks) -> None:
+    """Have a bug in a background task."""
+    tasks.add_task(bug)
+
+
+@router.get("/bug-in-answer")
+async def bug_in_answer() -> StreamingResponse:
+    """Have a bug when half of the answer is sent."""
+
+    async def lines() -> AsyncIterator[str]:
+        yield "first line\n"
+        raise ZeroDivisionError
+
+    return StreamingResponse(lines(), media_type="text/plain")
+
+
+async def get_into_trouble(database: Database, trouble: str | None) -> None:
+    """Fail as a socket can."""
+    if trouble == "bug":
+        raise ZeroDivisionError
+    if trouble == "http":
+        raise HTTPException(404, "No such thing")
+    if trouble == "full":
+        raise PoolTimeoutError("No connection was free within 0 s")
+    if trouble == "conflict":
+        async with database.session() as session:
+<% if cookiecutter.database == "postgresql" %>
+            await session.execute(text(FAIL.format("40P01")))
+<% else %>
+            await session.execute(text(FAIL.format(1213)))
+<% endif %>
+    if trouble == "late":
+        await asyncio.sleep(0.05)
+        raise PoolTimeoutError("too late")
+
+
+@router.websocket("/socket")
+async def talk(socket: WebSocket, database: DatabaseDep, refuse: str | None = None) -> None:
+    """Store users, with a session for each message."""
+    await get_into_trouble(database, refuse)
+    await socket.accept()
+    with suppress(WebSocketDisconnect):
+        while True:
+            message = await socket.receive_json()
+            await get_into_trouble(database, message.get("trouble"))
+            async with database.session() as session:
+                session.add(User(email=message["email"]))
+            await socket.send_json({"stored": message["email"]})
+
+
+@router.websocket("/socket-with-session")
+async def talk_with_session(socket: WebSocket, session: SessionDep) -> None:
+    """Ask for a session as long as the socket, which is refused."""
+    await socket.accept()
 
 
 def make() -> FastAPI:

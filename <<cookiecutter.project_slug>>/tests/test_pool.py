@@ -3,6 +3,7 @@ passed. `POOL_SEED=… pytest tests/test_pool.py` repeats a run.
 """
 
 import asyncio
+import itertools
 import os
 import random
 import time
@@ -17,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.core.db import Database, DatabaseUnavailable
-from tests.conftest import started
+from tests.conftest import be_impatient, started
 
 SEED = int(os.environ.get("POOL_SEED", random.randrange(10**6)))
 
@@ -133,8 +134,9 @@ async def test_who_has_waited_keeps_the_place_while_a_connection_is_replaced(
 async def test_nobody_is_refused_before_its_time(use: Use) -> None:
     async def nothing(_: Any) -> None: ...
 
-    async with started(pool_size=1, pool_timeout=0.3) as (_, database):
+    async with started(pool_size=1) as (_, database):
         held = await database.pool.acquire()
+        be_impatient(database, 0.3)
         began = time.monotonic()
         with pytest.raises(PoolTimeoutError, match=r"within 0\.3 s"):
             await use(database, nothing)
@@ -186,12 +188,18 @@ async def test_who_is_cancelled_at_any_turn_loses_nothing(use: Use, before: str)
             await nobody_has_any(database)
 
 
+# What becomes of some of them, by the limit, whatever the pool and the seed.
+OUTCOMES = {0.02: {"served", "expired"}, 20: {"served", "failed", "refused", "cancelled"}}
+
+
 @dataclass
 class Model:
     """How many may have a connection, how many have one, and what became of those who asked."""
 
     limit: int
     inside: int = 0
+    # By their numbers in the order of arrival.
+    served: list[int] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
 
     def enter(self) -> None:
@@ -201,13 +209,35 @@ class Model:
 
 
 @pytest.mark.parametrize(("size", "overflow"), [(1, 0), (1, 3), (4, 0), (3, 2)])
-async def test_whatever_happens_the_pool_stays_whole(size: int, overflow: int) -> None:
+@pytest.mark.parametrize("limit", OUTCOMES)
+async def test_whatever_happens_the_pool_stays_whole(
+    size: int, overflow: int, limit: float
+) -> None:
     """Hundreds of users: some fail, some are cancelled, some break their connection or the door."""
-    rng = random.Random(f"{SEED} {size} {overflow}")
+    rng = random.Random(f"{SEED} {size} {overflow} {limit}")
     print(f"POOL_SEED={SEED}")
-    settings = {"pool_size": size, "max_overflow": overflow, "pool_recycle": -1}
-    async with started(pool_timeout=20, **settings) as (_, database):
+    async with started(pool_size=size, max_overflow=overflow, pool_timeout=20) as (_, database):
         pool, model = database.pool, Model(size + overflow)
+        # That of the wait alone: to open a connection may take longer.
+        pool._timeout = limit
+        held = [await pool.acquire() for _ in range(size + overflow)]
+        be_impatient(database, limit)
+        # Most connections are replaced at their second use.
+        pool._recycle = 0.01  # type: ignore[assignment]
+        arrivals, line = itertools.count(), pool._acquire_slot
+
+        async def wait_in_line() -> None:
+            number, began = next(arrivals), time.monotonic()
+            try:
+                await line()
+                model.served.append(number)
+            except PoolTimeoutError:
+                assert time.monotonic() - began >= limit - 0.001, "refused early"
+                raise
+            finally:
+                assert time.monotonic() - began < limit + 5, "waited too long"
+
+        pool._acquire_slot = wait_in_line  # type: ignore[method-assign]
 
         def refuse(*_: object) -> None:
             # A server that is away for some of those who open a connection.
@@ -251,6 +281,8 @@ async def test_whatever_happens_the_pool_stays_whole(size: int, overflow: int) -
                 else:
                     await rng.choice(USES)(database, work)
                 model.outcomes["served"] += 1
+            except PoolTimeoutError:
+                model.outcomes["expired"] += 1
             except LookupError:
                 model.outcomes["failed"] += 1
             except DatabaseUnavailable:
@@ -262,9 +294,14 @@ async def test_whatever_happens_the_pool_stays_whole(size: int, overflow: int) -
                 raise
 
         tasks = []
-        for _ in range(300):
+        for number in range(300):
+            if number == 30:
+                # Until now there was nothing to be had.
+                await asyncio.sleep(0.05)
+                for connection in held:
+                    await pool.release(connection)
             tasks.append(asyncio.create_task(user()))
-            if rng.random() < 0.3:
+            if rng.random() < 0.1:
                 await asyncio.sleep(rng.random() * 0.004)
             if rng.random() < 0.25:
                 rng.choice(tasks[-20:]).cancel()
@@ -273,14 +310,15 @@ async def test_whatever_happens_the_pool_stays_whole(size: int, overflow: int) -
 
         unexpected = [e for e in ended if isinstance(e, Exception)]
         assert unexpected == [], f"POOL_SEED={SEED}"
-        assert sum(model.outcomes.values()) + sum(t.cancelled() for t in tasks) >= 300
-        assert model.outcomes["served"] > 100, model.outcomes
+        assert model.served == sorted(model.served), f"POOL_SEED={SEED}"
+        assert set(model.outcomes) >= OUTCOMES[limit], model.outcomes
         await nobody_has_any(database)
         # All of it can be had again, and not one more.
         all_of_it = [await pool.acquire() for _ in range(size + overflow)]
+        served = len(model.served)
         one_more = asyncio.create_task(pool.acquire())
         await asyncio.sleep(0.01)
-        assert not one_more.done()
+        assert len(model.served) == served
         for connection in all_of_it:
             await pool.release(connection)
         await pool.release(await one_more)

@@ -1,22 +1,26 @@
 """The database away, the schema changed, the end near; and what the process does without it."""
 
 import asyncio
+import json
 import os
+import re
 import signal
 import time
 from types import FrameType
 
 import pytest
 from fastapi import FastAPI
-from httpx2 import ASGITransport, AsyncClient
+from httpx2 import ASGITransport, AsyncClient, RemoteProtocolError
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from app.core import shutdown
-from app.core.config import DRIVER
-from app.core.db import Database
+from app.core.db import Database, DatabaseUnavailable
+from app.core.urls import DRIVER
 from dev import database as databases
 from tests.conftest import started
+from tests.listener import SAYINGS, listening
+from tests.process import Process
 
 PASSWORD = "correct-horse"
 
@@ -64,23 +68,23 @@ async def test_without_a_database_nobody_waits_in_line() -> None:
         assert response.json() == {"detail": "The database is away"}
 
 
-@pytest.mark.parametrize("hangs_up", [True, False])
-async def test_a_server_that_does_not_greet_is_away(hangs_up: bool) -> None:
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not hangs_up:
-            await reader.read()
-        writer.close()
-
-    async with await asyncio.start_server(accept, "127.0.0.1", 0) as silent:
-        url = make_url(f"{DRIVER}://user@127.0.0.1:{silent.sockets[0].getsockname()[1]}/name")
-        async with started(database_url=url, pool_timeout=0.2) as (client, _):
+@pytest.mark.parametrize("says", [*SAYINGS.values(), None], ids=[*SAYINGS, "goodbye"])
+async def test_a_server_that_is_none_is_away_and_keeps_no_socket(says: bytes | None) -> None:
+    async with listening(says) as listener:
+        url = make_url(f"{DRIVER}://user@127.0.0.1:{listener.port}/name")
+        async with started(database_url=url, pool_timeout=0.2) as (client, database):
             began = time.monotonic()
             answers = [await client.get(path) for path in ("/health/ready", "/users")]
             answers.append(await client.post("/users", json={"email": "a@example.com"}))
             took = time.monotonic() - began
+            with pytest.raises((DatabaseUnavailable, DBAPIError)) as refused:
+                await database.ping()
+            # Also while somebody keeps the error, and what that keeps.
+            await listener.all_have_hung_up()
 
     assert [answer.status_code for answer in answers] == [503, 503, 503]
     assert took < 3
+    assert refused.value.__traceback__ is not None
 
 
 async def test_a_wrong_password_is_not_repeated(caplog: pytest.LogCaptureFixture) -> None:
@@ -100,6 +104,38 @@ async def test_a_bug_is_answered_in_json_without_its_traceback(app: FastAPI, cle
 
     assert response.status_code == 500
     assert response.json() == {"detail": "Internal Server Error"}
+
+
+async def test_a_bug_keeps_the_connection_and_is_logged_once(shared_server: Process) -> None:
+    """Else the next request on it would be reset, nearly always."""
+    before = len(shared_server.log.read_text())
+    url = make_url(shared_server.url)
+    assert url.port is not None
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+
+    async def get(path: str) -> str:
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        size = re.search(r"content-length: (\d+)", head)
+        assert size
+        await reader.readexactly(int(size[1]))
+        return head.split()[1]
+
+    for _ in range(20):
+        assert await get("/bug") == "500"
+        assert await get("/bug-after-answer") == "200"
+        assert await get("/health/live") == "200"
+    writer.close()
+    async with AsyncClient(base_url=shared_server.url) as client:
+        # Half of an answer must not look like a whole one.
+        with pytest.raises(RemoteProtocolError):
+            await client.get("/bug-in-answer")
+    lines = [json.loads(line) for line in shared_server.log.read_text()[before:].splitlines()]
+
+    tracebacks = [line["traceback"] for line in lines if "traceback" in line]
+    assert len(tracebacks) == 41
+    assert all(each.endswith("\nZeroDivisionError") for each in tracebacks)
+    assert sum(line["message"] == "500: GET /bug" for line in lines) == 20
 
 
 async def test_a_database_error_names_no_values(database: Database, clean: None) -> None:

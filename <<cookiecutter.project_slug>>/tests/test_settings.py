@@ -1,12 +1,15 @@
 """Wrong settings stop the start with one line, which never holds a password."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from app.core import config
-from app.core.config import DRIVER, EXAMPLE_URL, Settings, load_settings
+from app.core.config import Settings, load_settings
+from app.core.urls import DRIVER, EXAMPLE_URL
+from tests.conftest import SETTINGS, started
 from tests.process import PROJECT
 
 PASSWORD = "correct-horse"
@@ -18,11 +21,15 @@ def test_the_environment_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POOL_SIZE", "7")
     monkeypatch.setenv("MAX_OVERFLOW", "3")
     monkeypatch.setenv("ECHO_SQL", "true")
+    monkeypatch.setenv("LOG_LEVEL", "debug")
+    monkeypatch.setenv("CORS_ORIGINS", "https://example.com, http://127.0.0.1:3000")
 
     settings = load_settings()
 
     assert settings.database_url.password == PASSWORD
     assert (settings.pool_size, settings.connections, settings.echo_sql) == (7, 10, True)
+    assert settings.log_level == "DEBUG"
+    assert settings.cors_origins == ["https://example.com", "http://127.0.0.1:3000"]
 
 
 def test_the_environment_comes_before_the_file(
@@ -31,10 +38,21 @@ def test_the_environment_comes_before_the_file(
     monkeypatch.chdir(tmp_path)
     Path(".env").write_text("POOL_SIZE=5\nMAX_OVERFLOW=6\nOF_ANOTHER_PROGRAM=7\n")
     monkeypatch.setenv("POOL_SIZE", "7")
+    monkeypatch.delenv("MAX_OVERFLOW")
 
     settings = load_settings()
 
     assert (settings.pool_size, settings.max_overflow) == (7, 6)
+
+
+async def test_the_service_runs_with_a_pool_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in SETTINGS:
+        monkeypatch.delenv(name)
+    # Only what it takes a busy machine to open a connection is not for the service to say.
+    async with started(pool_timeout=10) as (client, _):
+        answers = await asyncio.gather(*(client.get("/users") for _ in range(5)))
+
+    assert [answer.status_code for answer in answers] == [200] * 5
 
 
 def test_secrets_come_from_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -73,6 +91,9 @@ def test_settings_print_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
         ("STATEMENT_TIMEOUT", "0", "greater than or equal to 0.001"),
         ("STATEMENT_TIMEOUT", "86401", "less than or equal to 86400"),
         ("ECHO_SQL", "perhaps", "boolean"),
+        ("LOG_LEVEL", "loud", "'DEBUG', 'INFO', 'WARNING', 'ERROR' or 'CRITICAL'"),
+        ("CORS_ORIGINS", "https://example.com/path", "origins such as https://example.com"),
+        ("CORS_ORIGINS", "example.com", "origins such as https://example.com"),
     ],
 )
 def test_a_wrong_value_is_named_in_one_line(

@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.core.config import DRIVER
+from app.core.urls import DRIVER
 from dev import database as databases
 from dev import server
 from httpx2 import AsyncClient, Limits, TransportError

@@ -1,17 +1,35 @@
 """What a client is told when something goes wrong, and how the OpenAPI document says so."""
 
 import logging
-from typing import Any
+<% if cookiecutter.database == "mysql" %>
+import re
+<% endif %>
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from inspect import isawaitable
+from typing import Any, cast
 
-from fastapi import FastAPI, HTTPException, Request
+<% if cookiecutter.database == "postgresql" %>
+from asyncpg import PostgresError
+<% endif %>
+from fastapi import FastAPI, HTTPException, Request, WebSocket, WebSocketDisconnect
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from sqlalchemy.exc import DBAPIError
+from fastapi.requests import HTTPConnection
+from fastapi.responses import JSONResponse, Response
+from fastapi.websockets import WebSocketState
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm.exc import StaleDataError
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.db import DatabaseUnavailable, error_code
+<% if cookiecutter.database == "postgresql" %>
+from app.core.db import DatabaseUnavailable, causes, error_code, first_error, is_stale
+<% else %>
+from app.core.db import DatabaseUnavailable, error_code, first_error
+<% endif %>
 <% if cookiecutter.vector_search == "yes" %>
 from app.models.document import EMBEDDING_SIZE
 from app.schemas.document import MAX_BULK
@@ -34,52 +52,102 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 # Seconds after which a client may try again, when the database was away or busy.
 RETRY_AFTER = "1"
 
+# How a socket is closed (https://www.iana.org/assignments/websocket): when it may be tried again
+# later, and after any other error.
+TRY_AGAIN_LATER = 1013
+INTERNAL_ERROR = 1011
+
+CONNECTING = WebSocketState.CONNECTING
+
+ALREADY_EXISTS = (409, "That already exists")
+MISSING = (409, "That refers to something that does not exist")
+REFERRED_TO = (409, "Something still refers to that")
+REFUSED_VALUE = (422, "The database refused a value")
+TOO_LONG = (504, "The database took too long")
+AWAY = (503, "The database is away")
+BUSY = (503, "The database is busy")
 <% if cookiecutter.database == "postgresql" %>
+REFUSED = (503, "The database refused the service")
+<% endif %>
+READ_ONLY = (503, "The database takes no writes at the moment")
+CONTENDED = (503, "Too many want to change the same at once")
+<% if cookiecutter.database == "postgresql" %>
+CHANGED = (503, "The database's tables are being changed")
+
 # The answers to errors of the server, by the beginning of their SQLSTATE
-# (https://www.postgresql.org/docs/current/errcodes-appendix.html).
-ANSWERS = {
-    "23505": (409, "That already exists"),
-    "23503": (409, "Something that this refers to, or that refers to this, is in the way"),
-    "23": (422, "The database refused a value"),
-    "22": (422, "The database refused a value"),
-    "57014": (504, "The database took too long"),
-    "08": (503, "The database is away"),
-    "25006": (503, "The database takes no writes at the moment"),
-    "28": (503, "The database refused the service"),
-    "3D000": (503, "The database is away"),
-    "40": (503, "Too many want to change the same at once"),
-    "53": (503, "The database is busy"),
-    "55P03": (503, "Too many want to change the same at once"),
-    "57": (503, "The database is away"),
-    "58": (503, "The database is away"),
+# (https://www.postgresql.org/docs/current/errcodes-appendix.html). None is a bug of ours: what a
+# client may send is checked before, so a value that is missing (23502), or that its type does not
+# know (22P02, such as a new member of an enum without its migration), is our mistake.
+ANSWERS: dict[str, tuple[int, str] | None] = {
+    "23505": ALREADY_EXISTS,
+    "23P01": ALREADY_EXISTS,
+    "23001": REFERRED_TO,
+    "23502": None,
+    "23": REFUSED_VALUE,
+    "22P02": None,
+    "22": REFUSED_VALUE,
+    "57014": TOO_LONG,
+    "08": AWAY,
+    "25006": READ_ONLY,
+    "28": REFUSED,
+    "3D000": AWAY,
+    "40": CONTENDED,
+    "53": BUSY,
+    "55P03": CONTENDED,
+    "57": AWAY,
+    "58": AWAY,
 }
 
 
 def answer_to(error: DBAPIError) -> tuple[int, str] | None:
     """Return the status and the words for an error of the database, or None for a bug of ours."""
     code = error_code(error) or ""
+    if is_stale(error):
+        return CHANGED
+    if code == "23503":
+        return answer_to_foreign_key(error)
+    # The driver refuses what is of another type in Python than the column has.
+    wrong_type = (isinstance(cause, TypeError | AttributeError) for cause in causes(error.orig))
+    if code == "22000" and any(wrong_type):
+        return None
     for length in (5, 2):
-        if answer := ANSWERS.get(code[:length]):
-            return answer
-    return (503, "The database is away") if error.connection_invalidated else None
+        if code[:length] in ANSWERS:
+            return ANSWERS[code[:length]]
+    return AWAY if error.connection_invalidated else None
+
+
+def answer_to_foreign_key(error: DBAPIError) -> tuple[int, str]:
+    """Say which side of a foreign key is in the way."""
+    [verb, *_] = (error.statement or "").upper().split() or [""]
+    details = " ".join(str(getattr(cause, "detail", "")) for cause in causes(error.orig))
+    # The server's words are in its own language; then the statement tells, but for an UPDATE.
+    if "still referenced" in details or (verb == "DELETE" and "not present" not in details):
+        return REFERRED_TO
+    if "not present" in details or verb == "INSERT":
+        return MISSING
+    return (409, "That refers to something that does not exist, or something still refers to it")
+
+
+def name_in(error: DBAPIError) -> str | None:
+    """Return what an error is about, such as a constraint, but never a value."""
+    for cause in causes(error.orig):
+        if name := getattr(cause, "constraint_name", None) or getattr(cause, "column_name", None):
+            return str(name)
+    return None
 <% else %>
-ALREADY_EXISTS = (409, "That already exists")
-REFERENCED = (409, "Something that this refers to, or that refers to this, is in the way")
-REFUSED_VALUE = (422, "The database refused a value")
-TOO_LONG = (504, "The database took too long")
-AWAY = (503, "The database is away")
-BUSY = (503, "The database is busy")
-READ_ONLY = (503, "The database takes no writes at the moment")
-CONTENDED = (503, "Too many want to change the same at once")
 
 # The answers to errors, by number; those of MariaDB alone are marked
 # (https://dev.mysql.com/doc/mysql-errors/en/server-error-reference.html,
-# https://mariadb.com/docs/server/reference/error-codes).
+# https://mariadb.com/docs/server/reference/error-codes). What is not here is a bug of ours, such as
+# a value that is missing (1048, 1364), or that its type does not know (1265, such as a new member of
+# an enum without its migration): what a client may send is checked before.
 ANSWERS = {
     1062: ALREADY_EXISTS,
-    1451: REFERENCED,
-    1452: REFERENCED,
-    1048: REFUSED_VALUE,  # NULL
+    1586: ALREADY_EXISTS,
+    1216: MISSING,  # for a user who may not see the other table
+    1452: MISSING,
+    1217: REFERRED_TO,  # for a user who may not see the other table
+    1451: REFERRED_TO,
     1264: REFUSED_VALUE,  # out of range
     1366: REFUSED_VALUE,  # wrong for its type
     1406: REFUSED_VALUE,  # too long
@@ -108,6 +176,15 @@ ANSWERS = {
     2013: AWAY,  # lost connection
 }
 
+# What the server's messages name: a key, a column, a constraint.
+NAME = re.compile(
+    r"^Duplicate entry .* for key '([^']+)'"
+    r"|^(?:Data|Out of range|Incorrect) .* for column '?(\S+?)'? at row"
+    r"|CONSTRAINT `([^`]+)`"
+    r"|^Check constraint '([^']+)'",
+    re.DOTALL,
+)
+
 
 def answer_to(error: DBAPIError) -> tuple[int, str] | None:
     """Return the status and the words for an error of the database, or None for a bug of ours."""
@@ -115,51 +192,112 @@ def answer_to(error: DBAPIError) -> tuple[int, str] | None:
     if code in ANSWERS:
         return ANSWERS[code]
     return AWAY if error.connection_invalidated else None
+
+
+def name_in(error: DBAPIError) -> str | None:
+    """Return what an error is about, such as a constraint, but never a value."""
+    arguments = error.orig.args if error.orig is not None else ()
+    found = NAME.search(str(arguments[1])) if len(arguments) > 1 else None
+    return next(filter(None, found.groups()), None) if found else None
 <% endif %>
 
 
-def respond(status: int, detail: Any) -> JSONResponse:
-    """Return an error as FastAPI would."""
-    headers = {"Retry-After": RETRY_AFTER} if status == 503 else None
-    return JSONResponse({"detail": detail}, status, headers)
+async def respond(connection: HTTPConnection, status: int, detail: Any) -> Response | None:
+    """Answer an error as FastAPI would, or close a socket: once open, it takes no answer."""
+    if not isinstance(connection, WebSocket) or connection.application_state is CONNECTING:
+        headers = {"Retry-After": RETRY_AFTER} if status == 503 else None
+        return JSONResponse({"detail": detail}, status, headers)
+    # Who has hung up is told nothing.
+    with suppress(WebSocketDisconnect, RuntimeError):
+        code = TRY_AGAIN_LATER if status == 503 else INTERNAL_ERROR
+        await connection.close(code, str(detail))
+    return None
 
 
-async def on_database_error(_: Request, error: Exception) -> JSONResponse:
+async def on_database_error(connection: HTTPConnection, error: Exception) -> Response | None:
     """Answer what the database would not do; raise again what is a bug of ours."""
-    assert isinstance(error, DBAPIError)
-    answer = answer_to(error)
+    first = first_error(error)
+    answer = answer_to(first) if isinstance(first, DBAPIError) else None
     if answer is None:
+<% if cookiecutter.database == "postgresql" %>
+        for cause in causes(first):
+            # Values are people's data, and the server may repeat all of a row here.
+            if isinstance(cause, PostgresError):
+                cause.detail = None
+<% endif %>
         raise error
-    if answer[0] >= 500:
-        logger.warning("%d: %s (%s)", *answer, error.orig)
-    return respond(*answer)
+    assert isinstance(first, DBAPIError)
+    status, words = answer
+    if status >= 500:
+        logger.warning("%d: %s (%s)", status, words, first.orig)
+    else:
+        named = filter(None, (error_code(first), name_in(first)))
+        logger.warning("%d: %s (%s)", status, words, " ".join(map(str, named)))
+    return await respond(connection, status, words)
 
 
-async def on_unavailable(_: Request, error: Exception) -> JSONResponse:
+async def on_stale_data(connection: HTTPConnection, error: Exception) -> Response | None:
+    """Answer when a row is not any more what it was when it was read."""
+    logger.warning("409: %s", error)
+    return await respond(connection, 409, "Somebody else has changed or deleted that meanwhile")
+
+
+async def on_unavailable(connection: HTTPConnection, error: Exception) -> Response | None:
     """Answer for a database that is away."""
     logger.warning("503: %s", error)
-    return respond(503, "The database is away")
+    return await respond(connection, 503, "The database is away")
 
 
-async def on_full_pool(_: Request, error: Exception) -> JSONResponse:
+async def on_full_pool(connection: HTTPConnection, error: Exception) -> Response | None:
     """Answer when no connection was free in time."""
     logger.warning("503: %s", error)
-    return respond(503, "No database connection was free in time")
+    return await respond(connection, 503, "No database connection was free in time")
 
 
-async def on_timeout(_: Request, error: Exception) -> JSONResponse:
+async def on_timeout(connection: HTTPConnection, error: Exception) -> Response | None:
     """Answer when the driver gave up on a server that says nothing, or a route on something."""
     logger.warning("504: %r", error)
-    return respond(504, "That took too long")
+    return await respond(connection, 504, "That took too long")
 
 
-async def on_invalid_request(_: Request, error: Exception) -> JSONResponse:
+async def on_http_error(connection: HTTPConnection, error: Exception) -> Response | None:
+    """Answer what a route says."""
+    assert isinstance(error, StarletteHTTPException)
+    if isinstance(connection, WebSocket):
+        return await respond(connection, error.status_code, error.detail)
+    return await http_exception_handler(cast(Request, connection), error)
+
+
+async def on_group(connection: HTTPConnection, error: Exception) -> Response | None:
+    """Answer for tasks that failed together: as for the first of them, unless one is a bug."""
+    assert isinstance(error, ExceptionGroup)
+    handlers = connection.app.exception_handlers
+    answers: list[Response | None] = []
+    for leaf in leaves(error):
+        kind = next(kind for kind in type(leaf).__mro__ if kind in handlers)
+        if kind is Exception:
+            raise error
+        answer = handlers[kind](connection, leaf)
+        answers.append(await answer if isawaitable(answer) else answer)
+    return answers[0]
+
+
+def leaves(group: BaseExceptionGroup[Any]) -> Iterator[Exception]:
+    """Yield the errors in a group, and in the groups inside of it."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from leaves(error)
+        else:
+            yield error
+
+
+async def on_invalid_request(connection: HTTPConnection, error: Exception) -> Response | None:
     """Say what is wrong with a request without repeating it: it may hold secrets, or text that
     cannot be encoded.
     """
     assert isinstance(error, RequestValidationError)
     keys = ("type", "loc", "msg")
-    return respond(422, [{key: e[key] for key in keys} for e in error.errors()])
+    return await respond(connection, 422, [{key: e[key] for key in keys} for e in error.errors()])
 
 
 async def on_wrong_method(request: Request, _: Exception) -> JSONResponse:
@@ -172,9 +310,60 @@ async def on_wrong_method(request: Request, _: Exception) -> JSONResponse:
     return JSONResponse({"detail": "Method Not Allowed"}, 405, {"Allow": ", ".join(allowed)})
 
 
-async def on_bug(_: Request, error: Exception) -> JSONResponse:
+async def on_bug(*_: object) -> JSONResponse:
     """Answer in JSON; the traceback goes to the log alone."""
-    return respond(500, "Internal Server Error")
+    return JSONResponse({"detail": "Internal Server Error"}, 500)
+
+
+HANDLERS: dict[type, Callable[[HTTPConnection, Exception], Awaitable[Response | None]]] = {
+    DBAPIError: on_database_error,
+    PendingRollbackError: on_database_error,
+    StaleDataError: on_stale_data,
+    DatabaseUnavailable: on_unavailable,
+    PoolTimeoutError: on_full_pool,
+    TimeoutError: on_timeout,
+    StarletteHTTPException: on_http_error,
+    RequestValidationError: on_invalid_request,
+    ExceptionGroup: on_group,
+}
+
+
+class LastResort:
+    """Answers for a bug, and writes its traceback to the log.
+
+    An error that leaves the application makes the web server close the connection after the
+    answer, on which the client's next request may be under way already. So it ends here, unless
+    half of an answer was sent.
+    """
+
+    # For tests in the same process, which look at the error itself.
+    raise_bugs = False
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Watch what is sent."""
+        last: Message = {"type": "nothing"}
+
+        async def watch(message: Message) -> None:
+            nonlocal last
+            await send(message)
+            last = message
+
+        try:
+            await self.app(scope, receive, watch)
+        except Exception:
+            half = last["type"] == "http.response.start" or last.get("more_body", False)
+            if half or scope["type"] == "lifespan" or self.raise_bugs:
+                raise
+            logger.exception("500: %s %s", scope.get("method", "WebSocket"), scope["path"])
+            if last["type"] == "nothing":
+                await (await on_bug())(scope, receive, send)
+            elif last["type"] in {"websocket.accept", "websocket.send"}:
+                # Who has hung up is told nothing.
+                with suppress(OSError, RuntimeError):
+                    await send({"type": "websocket.close", "code": INTERNAL_ERROR})
 
 
 class BodyLimit:
@@ -202,14 +391,12 @@ class BodyLimit:
 
 def add_error_handlers(app: FastAPI) -> None:
     """Make `app` answer errors as this module says."""
-    app.add_exception_handler(DBAPIError, on_database_error)
-    app.add_exception_handler(DatabaseUnavailable, on_unavailable)
-    app.add_exception_handler(PoolTimeoutError, on_full_pool)
-    app.add_exception_handler(TimeoutError, on_timeout)
-    app.add_exception_handler(RequestValidationError, on_invalid_request)
+    for kind, handler in HANDLERS.items():
+        app.add_exception_handler(kind, cast(Any, handler))
     app.add_exception_handler(405, on_wrong_method)
     app.add_exception_handler(Exception, on_bug)
     app.add_middleware(BodyLimit)
+    app.add_middleware(LastResort)
 
 
 def document(status: int, description: str) -> dict[int | str, dict[str, Any]]:

@@ -1,7 +1,12 @@
 """Settings: from the environment, from `.env`, or from files in `/run/secrets`."""
 
+import re
 from pathlib import Path
-from typing import Annotated, Any
+<% if cookiecutter.sync_bridge == "yes" %>
+from typing import Annotated, Any, Literal
+<% else %>
+from typing import Annotated, Literal
+<% endif %>
 
 <% if cookiecutter.sync_bridge == "yes" %>
 from pydantic import (
@@ -16,32 +21,12 @@ from pydantic import (
 from pydantic import BeforeValidator, Field, ValidationError
 <% endif %>
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import URL
 
-<% if cookiecutter.database == "postgresql" %>
-DRIVER = "postgresql+asyncpg"
-EXAMPLE_URL = f"{DRIVER}://user:password@127.0.0.1:5432/name"
-<% else %>
-DRIVER = "mysql+asyncmy"
-EXAMPLE_URL = f"{DRIVER}://user:password@127.0.0.1:3306/name"
-<% endif %>
+from .urls import parse_url
+
 SECRETS = Path("/run/secrets")
-
-
-def parse_url(value: Any) -> URL:
-    """Return `value` as a URL, which prints without its password.
-
-    Raises ValueError, without the value, when it is not a URL or names another driver: a URL that
-    names none would get SQLAlchemy's default driver, which blocks the event loop.
-    """
-    try:
-        url = make_url(value)
-    except (ArgumentError, ValueError):
-        raise ValueError(f"not a database URL, such as {EXAMPLE_URL}") from None
-    if url.drivername != DRIVER:
-        raise ValueError(f"must start with {DRIVER}://, such as {EXAMPLE_URL}")
-    return url
+ORIGIN = re.compile(r"https?://[^/\s]+|\*")
 
 
 <% if cookiecutter.sync_bridge == "yes" %>
@@ -59,6 +44,15 @@ def share_of_pool(size: Any, validate: ValidatorFunctionWrapHandler, info: Valid
 
 
 <% endif %>
+def parse_origins(value: str | list[str]) -> list[str]:
+    """Return the origins in a text with commas. Raises ValueError."""
+    words = value.split(",") if isinstance(value, str) else value
+    origins = [word.strip() for word in words if word.strip()]
+    if not all(ORIGIN.fullmatch(origin) for origin in origins):
+        raise ValueError("must be origins such as https://example.com, with commas, or *")
+    return origins
+
+
 class Settings(BaseSettings):
     """What can be set from outside, in upper case: `POOL_SIZE=10`."""
 
@@ -75,6 +69,11 @@ class Settings(BaseSettings):
 
     # A replica that answers the reads; what was just written may come a moment later there.
     database_read_url: Annotated[
+        URL | None, NoDecode, BeforeValidator(lambda value: parse_url(value) if value else None)
+    ] = Field(default=None, repr=False)
+
+    # Where migrations run, if not there: by another user, or past a pooler such as PgBouncer.
+    migration_database_url: Annotated[
         URL | None, NoDecode, BeforeValidator(lambda value: parse_url(value) if value else None)
     ] = Field(default=None, repr=False)
 
@@ -101,6 +100,14 @@ class Settings(BaseSettings):
 
     # Log every statement, with its parameters.
     echo_sql: bool = False
+
+    # What is written to the log: from this level on.
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)
+    ] = "INFO"
+
+    # Web pages of these origins may call the service: `https://example.com,https://example.org`.
+    cors_origins: Annotated[list[str], NoDecode, BeforeValidator(parse_origins)] = []
 
     @property
     def connections(self) -> int:

@@ -31,13 +31,13 @@ from functools import partial
 from typing import Any, Self, TypeVar, cast
 
 <% if cookiecutter.database == "postgresql" %>
-from asyncpg import InternalClientError
+from asyncpg import InternalClientError, InvalidCachedStatementError
 from sqlalchemy import URL, ExceptionContext, TextClause, event, text
 <% else %>
 import asyncmy
 from sqlalchemy import URL, Connection, ExceptionContext, TextClause, event, text
 <% endif %>
-from sqlalchemy.exc import DBAPIError, MissingGreenlet, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, MissingGreenlet, PendingRollbackError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import ORMExecuteState, Session
@@ -55,6 +55,9 @@ from sqlalchemy.util.concurrency import await_, greenlet_spawn, in_greenlet
 
 logger = logging.getLogger(__name__)
 
+# Quiet like SQLAlchemy's own pools, which have a line for each connection at INFO.
+logging.getLogger(f"{__name__}.FairPool").setLevel(logging.WARNING)
+
 T = TypeVar("T")
 
 <% if cookiecutter.database == "postgresql" %>
@@ -63,9 +66,13 @@ MAX_CONNECTIONS = text(
     " - current_setting('superuser_reserved_connections')::int"
 )
 
-# Errors after which the same transaction may well succeed (SQLSTATE): serialization failure,
-# deadlock, and a prepared statement that another process's change of the schema made stale.
-CONFLICTS = {"40001", "40P01", "0A000"}
+# Errors after which the same transaction may well succeed (SQLSTATE): serialization failure and
+# deadlock.
+CONFLICTS = {"40001", "40P01"}
+
+# What a transaction says to whatever comes after an error, and to the end of a savepoint that the
+# error has ended.
+CONSEQUENCES = {"25P02", "3B001"}
 
 # The server takes no writes (SQLSTATE): after a fail-over it is a replica now.
 READ_ONLY = {"25006"}
@@ -92,6 +99,9 @@ MAX_CONNECTIONS = text("SELECT @@max_connections")
 # Errors after which the same transaction may well succeed: deadlock, and a wait for a lock that
 # took too long.
 CONFLICTS = {1213, 1205}
+
+# "SAVEPOINT … does not exist" follows from a deadlock, which ends savepoints as well.
+NO_SUCH_NAME = 1305
 
 # The server takes no writes: after a fail-over it is a replica now.
 READ_ONLY = {1290, 1792, 1836}
@@ -133,17 +143,64 @@ def error_code(error: DBAPIError) -> int | None:
 <% endif %>
 
 
-async def retry_conflicts(unit: Callable[[], Awaitable[T]]) -> T:
+def first_error(error: BaseException) -> BaseException:
+    """Return the error that came first, where another only follows from it.
+
+    After an error the transaction refuses whatever comes, the end of a savepoint too.
+    """
+    first: BaseException = error
+    behind: BaseException | None = error
+    while behind is not None and is_consequence(first):
+        behind = behind.__cause__ or behind.__context__
+        if isinstance(behind, DBAPIError):
+            first = behind
+    return first
+
+
+def is_consequence(error: BaseException) -> bool:
+    """Return whether a transaction refuses something because of an error before."""
+    if isinstance(error, DBAPIError):
+<% if cookiecutter.database == "postgresql" %>
+        return error_code(error) in CONSEQUENCES
+<% else %>
+        return error_code(error) == NO_SUCH_NAME and "SAVEPOINT" in str(error.orig)
+<% endif %>
+    return isinstance(error, PendingRollbackError)
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Return whether the same unit of work may well succeed when it is run again.
+
+    Of tasks that failed together one is enough.
+    """
+    if isinstance(error, ExceptionGroup):
+        return any(map(is_conflict, error.exceptions))
+    error = first_error(error)
+<% if cookiecutter.database == "postgresql" %>
+    return isinstance(error, DBAPIError) and (error_code(error) in CONFLICTS or is_stale(error))
+
+
+def is_stale(error: DBAPIError) -> bool:
+    """Return whether another process's change of the schema made a prepared statement stale."""
+    return any(isinstance(cause, InvalidCachedStatementError) for cause in causes(error.orig))
+<% else %>
+    return isinstance(error, DBAPIError) and error_code(error) in CONFLICTS
+<% endif %>
+
+
+async def retry_conflicts(
+    unit: Callable[[], Awaitable[T]], *, repeatable: Callable[[], bool] = lambda: True
+) -> T:
     """Run a whole unit of work, and again when it lost a conflict with another.
 
     `unit` begins its own transaction each time, as in `async with database.session()`. Raises
-    what the last of `ATTEMPTS` runs raised.
+    what the last of `ATTEMPTS` runs raised, or the run after which `repeatable` says no.
     """
     for attempt in range(ATTEMPTS - 1):
         try:
             return await unit()
-        except DBAPIError as error:
-            if error_code(error) not in CONFLICTS:
+        except Exception as error:
+            if not is_conflict(error) or not repeatable():
                 raise
         await asyncio.sleep(random.uniform(0, BACKOFF * 2**attempt))
     return await unit()
@@ -427,6 +484,28 @@ def leave_lost_connection(context: ExceptionContext) -> DBAPIError | None:
     return DBAPIError(context.statement, None, error, True, connection_invalidated=True)
 
 
+def repeat_first_error(context: ExceptionContext) -> DBAPIError | None:
+    """Raise a transaction's first error again where it is what another follows from.
+
+    Python cannot tell what came first: to wait, SQLAlchemy leaves the place where an error is
+    being handled.
+    """
+    error, connection = context.sqlalchemy_exception, context.connection
+    if connection is None or connection.closed or connection.invalidated:
+        return None
+    if not isinstance(error, DBAPIError):
+        return None
+    if is_consequence(error):
+        return cast(DBAPIError | None, connection.info.get("first_error"))
+    connection.info["first_error"] = error
+    return None
+
+
+def forget_first_error(_: object, record: ConnectionPoolEntry) -> None:
+    """Let go of an error, and of all that it refers to, when its transaction is over."""
+    record.info.pop("first_error", None)
+
+
 def leave_read_only_server(context: ExceptionContext) -> None:
     """Close a connection whose server has become read-only: a new one finds the new primary."""
     error = context.sqlalchemy_exception
@@ -495,8 +574,9 @@ class Database:
                 "init_command": server_limits(statement_timeout),
                 # A read is a transaction of its own; sessions begin theirs: see `begin`.
                 "autocommit": True,
-                # Statements are prepared once for each connection, as other drivers do it.
-                "stmt_cache_size": 100,
+                # Statements are prepared once for each connection, as other drivers do it. Not over
+                # TLS: with them comes a command for many rows, which MariaDB then refuses (1295).
+                "stmt_cache_size": 0 if any(key.startswith("ssl") for key in url.query) else 100,
             },
         )
         event.listen(self.engine.sync_engine, "begin", begin)
@@ -505,6 +585,8 @@ class Database:
         event.listen(self.engine.sync_engine, "do_connect", open_in_greenlet)
         event.listen(self.engine.sync_engine, "handle_error", leave_lost_connection)
         event.listen(self.engine.sync_engine, "handle_error", leave_read_only_server)
+        event.listen(self.engine.sync_engine, "handle_error", repeat_first_error)
+        event.listen(self.engine.sync_engine, "checkin", forget_first_error)
         self.sessions = async_sessionmaker(
             self.engine,
             class_=OwnedSession,

@@ -11,21 +11,47 @@ from fastapi import Depends, Request, Response
 from fastapi.requests import HTTPConnection
 from fastapi.routing import APIRoute
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.types import Message, Receive
 
 from .db import Database, retry_conflicts
 
 
+def from_lifespan(connection: HTTPConnection, name: str) -> Any:
+    """Return what the application's lifespan has put into `app.state`. Raises RuntimeError."""
+    try:
+        return getattr(connection.app.state, name)
+    except AttributeError:
+        raise RuntimeError(
+            f"There is no `app.state.{name}`, since the application's lifespan has not run: use"
+            " `with TestClient(app)` in a test, and enter a mounted application's lifespan in the"
+            " outer one's: `async with inner.router.lifespan_context(inner)`."
+        ) from None
+
+
 async def get_database(connection: HTTPConnection) -> Database:
     """Return the application's database, for streams and tasks that open their own sessions."""
-    database: Database = connection.app.state.database
+    database: Database = from_lifespan(connection, "database")
     return database
 
 
 DatabaseDep = Annotated[Database, Depends(get_database)]
 
 
-async def get_session(database: DatabaseDep) -> AsyncIterator[AsyncSession]:
+def refuse_socket(connection: HTTPConnection) -> None:
+    """Raise RuntimeError where a session would stay open as long as a WebSocket, idle."""
+    if connection.scope["type"] == "websocket":
+        raise RuntimeError(
+            "A WebSocket takes no session of its own, which would keep a connection until it ends."
+            " Ask for `database: DatabaseDep`, and open one for each message:"
+            " `async with database.session() as session`."
+        )
+
+
+async def get_session(
+    connection: HTTPConnection, database: DatabaseDep
+) -> AsyncIterator[AsyncSession]:
     """Open the request's session: committed when all went well, rolled back on any error."""
+    refuse_socket(connection)
     async with database.session() as session:
         yield session
 
@@ -35,25 +61,84 @@ async def get_session(database: DatabaseDep) -> AsyncIterator[AsyncSession]:
 SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
 
 
+# Bytes of a request's body that are kept for another run.
+MAX_KEPT = 1_000_000
+
+
+class KeptBody:
+    """A request's body as it arrives, kept so that it can be read from its beginning again."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._kept = bytearray()
+        self._more = True
+        self.is_whole = True
+
+    def keep(self, part: bytes, *, more: bool) -> None:
+        """Keep a part, or nothing at all when that would be too much."""
+        self._more = more
+        self.is_whole = self.is_whole and len(self._kept) + len(part) <= MAX_KEPT
+        if self.is_whole:
+            self._kept += part
+        else:
+            self._kept.clear()
+
+    def reader(self) -> Receive:
+        """Return a `receive` that begins with what was kept, and goes on with what arrives."""
+        begun = bool(self._kept) or not self._more
+
+        async def receive() -> Message:
+            nonlocal begun
+            if begun:
+                begun = False
+                return {"type": "http.request", "body": bytes(self._kept), "more_body": self._more}
+            message = await self._receive()
+            if message["type"] == "http.request":
+                self.keep(message.get("body", b""), more=message.get("more_body", False))
+            return message
+
+        return receive
+
+
 class RetryRoute(APIRoute):
     """A route that is run again as a whole, commit included, when it lost a conflict.
 
-    For routers that write: `APIRouter(route_class=RetryRoute)`. What such a route does beside the
-    database, it may do more than once.
+    For routers that write: `APIRouter(route_class=RetryRoute)`. Each run gets the same request:
+    the body from its beginning, and nothing that the run before has left behind. All dependencies
+    of a run that failed end with its error. A request whose body is larger than `MAX_KEPT` is run
+    once. What a route does beside its session, it may do more than once.
     """
 
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
         """Wrap FastAPI's handler."""
         handler = super().get_route_handler()
 
-        async def unit_of_work(request: Request) -> Response:
-            # FastAPI keeps function-scoped dependencies on this stack and closes it after the
-            # handler; closed here, a conflict at the commit is seen in time.
-            async with AsyncExitStack() as stack:
-                request.scope["fastapi_function_astack"] = stack
-                return await handler(request)
-
         async def run(request: Request) -> Any:
-            return await retry_conflicts(lambda: unit_of_work(request))
+            body = KeptBody(request.receive)
+            if hasattr(request, "_body"):
+                # Read already, by a route class that is derived from this one.
+                body.keep(await request.body(), more=False)
+            scope, state = request.scope, request.scope.setdefault("state", {})
+            scope_before, state_before = dict(scope), dict(state)
+            answer_stack: AsyncExitStack = scope["fastapi_inner_astack"]
+
+            async def unit_of_work() -> Response:
+                for now, before in (scope, scope_before), (state, state_before):
+                    now.clear()
+                    now.update(before)
+                # FastAPI keeps the dependencies of a request on these two stacks and closes them
+                # after the handler. Closed here, they learn of an error, and a conflict at the
+                # commit is seen in time.
+                async with AsyncExitStack() as request_stack:
+                    async with AsyncExitStack() as function_stack:
+                        scope["fastapi_inner_astack"] = request_stack
+                        scope["fastapi_function_astack"] = function_stack
+                        response = await handler(Request(scope, body.reader(), request._send))
+                    # Those of the request's scope go on until the answer is sent.
+                    await answer_stack.enter_async_context(request_stack.pop_all())
+                    return response
+                raise RuntimeError("A dependency kept an error to itself: it must raise it again")
+
+            return await retry_conflicts(unit_of_work, repeatable=lambda: body.is_whole)
 
         return run

@@ -32,6 +32,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase
 
 from .db import READ_ONLY, Database, error_code, is_lost
+from .deps import from_lifespan
 
 # Where SQLAlchemy itself logs statements, when asked to.
 logger = logging.getLogger("sqlalchemy.engine.Engine")
@@ -240,7 +241,7 @@ class Queries:
 
 async def get_queries(connection: HTTPConnection) -> Queries:
     """Return what runs single statements, without a session."""
-    queries: Queries = connection.app.state.queries
+    queries: Queries = from_lifespan(connection, "queries")
     return queries
 
 
