@@ -120,8 +120,10 @@ def own_environment() -> dict[str, str]:
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, and catch what it says."""
-    return subprocess.run(command, env=own_environment(), text=True, capture_output=True)
+    """Run a command to its end, and catch what it says. Raises TimeoutExpired."""
+    return subprocess.run(
+        command, env=own_environment(), text=True, capture_output=True, timeout=LIMIT
+    )
 
 
 def stream(command: list[str], log: Path, limit: float, **more: str) -> int:

@@ -135,6 +135,9 @@ def test_make_dev(project: Path) -> None:
     port = free_port()
     with developing(project, port) as url:
         user = ask(f"{url}/users", {"email": "a@example.com"})
+        look = "SELECT email, 6 * 7 FROM users;\n"
+        said = run("make", "shell", cwd=project, typed=look).stdout
+        assert re.search(r"a@example\.com\W+42\b", said)
 
         said = run("make", "dev", f"PORT={port}", cwd=project, code=2).stdout
         assert f"Port {port} cannot be used" in said
@@ -200,6 +203,8 @@ def test_without_make(project: Path) -> None:
         (project / ".env").write_text(f"DATABASE_URL={url}\n")
         run("uv", "run", "alembic", "upgrade", "head", cwd=project)
         run("make", "migrate", cwd=project)
+        said = run("make", "shell", cwd=project, typed="SELECT 6 * 7, count(*) FROM users;\n")
+        assert re.search(r"\b42\W+0\b", said.stdout)
         run("uv", "run", "pytest", "tests/test_users.py", cwd=project)
         port = str(free_port())
         words = ["uv", "run", "uvicorn", "app.main:app", "--port", port]

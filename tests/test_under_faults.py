@@ -14,7 +14,7 @@ def test_faults(service: Service) -> None:
     alone: list[str | Path] = ["-c", "pyproject.toml", "--rootdir", ".", "--confcutdir", FAULTS]
     said = python(
         service.project,
-        *"-m pytest -n 0 -s -p no:cacheprovider".split(),
+        *"-m pytest -n 0 -s -p no:cacheprovider --timeout=300".split(),
         *alone,
         FAULTS,
         env=environment(SCHEMATHESIS=str(SCHEMATHESIS)),

@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from sqlalchemy import URL
 
 from app.api import <% if cookiecutter.vector_search == "yes" %>documents, <% endif %>errors, health, <% if cookiecutter.sync_bridge == "yes" %>reports, <% endif %>users
 from app.core.config import Settings, load_settings
 from app.core.db import Database
+from app.core.logs import RequestIds, configure_logging
 from app.core.queries import Queries
 from app.core.shutdown import draining_on_sigterm
 <% if cookiecutter.sync_bridge == "yes" %>
@@ -71,6 +73,15 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     errors.add_error_handlers(app)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["Location", "Retry-After", "X-Request-ID"],
+        )
+    app.add_middleware(RequestIds)
     app.include_router(users.router)
 <% if cookiecutter.vector_search == "yes" %>
     app.include_router(documents.router)
@@ -82,4 +93,6 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-app = create_app(load_settings())
+settings = load_settings()
+configure_logging(settings.log_level)
+app = create_app(settings)

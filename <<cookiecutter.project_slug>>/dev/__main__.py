@@ -1,6 +1,7 @@
 """`python -m dev serve`: serve with a database of its own. `python -m dev run COMMAND …`: run
 a command, with `DATABASE_URL` where that is set, else with the same database. `python -m dev
-revision MESSAGE`: write a migration from the models, with either.
+revision MESSAGE`: write a migration from the models, with either. `python -m dev shell`: look
+into either.
 
 The database lasts, in `.dev-database`.
 """
@@ -15,8 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dotenv import dotenv_values
+from sqlalchemy import make_url
 
-from dev import database
+from dev import database, server
 
 PROJECT = Path(__file__).parent.parent
 HOST = "127.0.0.1"
@@ -89,6 +91,14 @@ def revision(message: str) -> int:
         )
 
 
+def shell() -> int:
+    """Run the database's own shell, and return its exit code."""
+    with chosen_database():
+        url = os.environ.get("DATABASE_URL") or dotenv_values(PROJECT / ".env")["DATABASE_URL"]
+        words, more = server.shell(make_url(str(url)))
+        return subprocess.run(words, env=os.environ | more).returncode
+
+
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m dev", description=__doc__)
@@ -98,15 +108,18 @@ def main() -> None:
     run_parser.add_argument("module")
     run_parser.add_argument("arguments", nargs=argparse.REMAINDER)
     commands.add_parser("revision").add_argument("message")
+    commands.add_parser("shell")
     arguments = parser.parse_args()
     try:
         if arguments.command == "serve":
             serve(arguments.port)
         elif arguments.command == "revision":
             sys.exit(revision(arguments.message))
+        elif arguments.command == "shell":
+            sys.exit(shell())
         else:
             sys.exit(run(arguments.module, arguments.arguments))
-    except (database.NoServer, RuntimeError) as reason:
+    except (database.NoServer, FileNotFoundError, RuntimeError) as reason:
         sys.exit(str(reason))
 
 

@@ -1,11 +1,15 @@
 """What `make revision` compares, and how it writes what it finds."""
 
+<% if cookiecutter.database == "mysql" %>
+import re
+<% endif %>
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 from alembic.autogenerate.api import AutogenContext
 from alembic.autogenerate.render import _repr_type
 <% if cookiecutter.database == "postgresql" %>
+from alembic.ddl.base import IdentityColumnDefault
 from alembic.ddl.postgresql import PostgresqlImpl
 <% else %>
 from alembic.ddl.mysql import MySQLImpl
@@ -20,6 +24,7 @@ from pgvector.sqlalchemy import VECTOR
 from sqlalchemy import (
     Column,
     ForeignKeyConstraint,
+    Identity,
     Interval,
     MetaData,
     Table,
@@ -29,18 +34,29 @@ from sqlalchemy import (
 )
 <% else %>
 from sqlalchemy import (
+    JSON,
     Column,
     ForeignKeyConstraint,
+    Index,
+    LargeBinary,
     MetaData,
     Table,
+    Text,
     TypeDecorator,
+    UniqueConstraint,
     inspect,
     text,
 )
 <% endif %>
+<% if cookiecutter.database == "mysql" %>
+from sqlalchemy.dialects.mysql.base import MySQLDialect
+<% endif %>
 from sqlalchemy.engine.interfaces import ReflectedColumn
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateTable
+<% if cookiecutter.database == "mysql" %>
+from sqlalchemy.types import TypeEngine
+<% endif %>
 
 <% if cookiecutter.database == "postgresql" %>
 from migrations.enums import QUOTE, Sql, compare_enums, enum_of, render_enum, retyped
@@ -71,6 +87,13 @@ def render_item(kind: str, item: object, autogen: AutogenContext) -> str | Liter
 <% endif %>
 
 
+<% if cookiecutter.database == "mysql" %>
+def same_now(default: str) -> str:
+    """Return a default with one name for the present time: MySQL keeps the one it was given."""
+    return re.sub(r"^\(?now\((\d?)\)\)?", r"CURRENT_TIMESTAMP(\1)", default).replace("()", "")
+
+
+<% endif %>
 <% if cookiecutter.database == "postgresql" %>
 class AsReported(PostgresqlImpl):
 <% else %>
@@ -127,8 +150,82 @@ class AsReported(MySQLImpl):
         """Return whether a column has another default than the models say."""
         if rendered_metadata_default is None or rendered_inspector_default is None:
             return rendered_metadata_default != rendered_inspector_default
+<% if cookiecutter.database == "mysql" %>
+        if not super().compare_server_default(  # type: ignore[no-untyped-call]
+            inspector_column,
+            metadata_column,
+            rendered_metadata_default,
+            rendered_inspector_default,
+        ):
+            return False
+<% endif %>
         reported = self.report(metadata_column)
+<% if cookiecutter.database == "postgresql" %>
         return reported is None or reported["default"] != rendered_inspector_default
+<% else %>
+        if reported is None or reported["default"] is None:
+            return True
+        return same_now(reported["default"]) != same_now(rendered_inspector_default)
+<% endif %>
+<% if cookiecutter.database == "mysql" %>
+
+    def correct_for_autogen_constraints(
+        self,
+        conn_unique_constraints: set[UniqueConstraint],
+        conn_indexes: set[Index],
+        metadata_unique_constraints: set[UniqueConstraint],
+        metadata_indexes: set[Index],
+    ) -> None:
+        """Read indexes on expressions and descending ones, which SQLAlchemy knows by half.
+
+        They are compared by their names.
+        """
+        super().correct_for_autogen_constraints(  # type: ignore[no-untyped-call]
+            conn_unique_constraints, conn_indexes, metadata_unique_constraints, metadata_indexes
+        )
+        compared = {index.name: index for index in metadata_indexes}
+        for index in list(conn_indexes):
+            if index.table is None or not (parts := self.odd_parts(index)):
+                continue
+            conn_indexes.remove(index)
+            if index.name in compared:
+                metadata_indexes.remove(compared[index.name])
+            else:
+                expressions = [text(part) for part in parts]
+                conn_indexes.add(
+                    Index(index.name, *expressions, unique=index.unique, _table=index.table)
+                )
+
+    def odd_parts(self, index: Index) -> list[str]:
+        """Return what an index is on, as SQL, where that is not just columns."""
+        assert self.connection is not None
+        assert index.table is not None
+        # MariaDB has no indexes on expressions.
+        assert isinstance(self.dialect, MySQLDialect)
+        expression = "NULL" if self.dialect.is_mariadb else "expression"
+        rows = self.connection.execute(
+            text(
+                f"SELECT {expression}, column_name, collation FROM information_schema.statistics"
+                " WHERE table_schema = database() AND table_name = :table AND index_name = :name"
+                " ORDER BY seq_in_index"
+            ),
+            {"table": index.table.name, "name": index.name},
+        )
+        parts = [
+            (f"({expression})" if expression else f"`{column}`") + " DESC" * (order == "D")
+            for expression, column, order in rows
+        ]
+        is_odd = any(part.endswith((")", " DESC")) for part in parts)
+        return [part.replace("\\'", "'") for part in parts] if is_odd else []
+
+    def _is_mysql_allowed_functional_default(
+        self, type_: TypeEngine[Any] | None, server_default: Any
+    ) -> bool:
+        """Return whether the whole column is written to change a default: texts need that."""
+        return super()._is_mysql_allowed_functional_default(type_, server_default) or (
+            server_default is not None and isinstance(type_, JSON | LargeBinary | Text)
+        )
+<% endif %>
 
 
 def flat(operations: Iterable[MigrateOperation]) -> Iterator[MigrateOperation]:
@@ -192,13 +289,30 @@ def compare_the_rest(context: MigrationContext, metadata: MetaData) -> Iterator[
     yield from compare_enums(connection, metadata, schemas & existing)
 
 
-def keep_values(operation: MigrateOperation, metadata: MetaData) -> Iterable[MigrateOperation]:
-    """Return an operation so that a column that becomes an Enum keeps its values."""
-    if (
-        isinstance(operation, ops.AlterColumnOp)
-        and operation.modify_type is not None
-        and operation.existing_type is not None
-        and (enum_of(operation.modify_type) or enum_of(operation.existing_type))
+def complete(
+    context: MigrationContext, operation: MigrateOperation, metadata: MetaData
+) -> Iterable[MigrateOperation]:
+    """Return the operation, in full where Alembic's would not work: new Enums, new identities."""
+    if not isinstance(operation, ops.AlterColumnOp) or operation.existing_type is None:
+        return [operation]
+    old, new = operation.existing_server_default, operation.modify_server_default
+    if isinstance(old, Identity) and isinstance(new, Identity):
+        up, down = (
+            str(
+                IdentityColumnDefault(
+                    operation.table_name,
+                    operation.column_name,
+                    target,
+                    context.impl,
+                    existing_server_default=origin,
+                    schema=operation.schema,
+                ).compile(dialect=context.dialect)
+            )
+            for origin, target in ((old, new), (new, old))
+        )
+        return [Sql([up], [down], place="among")]
+    if operation.modify_type is not None and (
+        enum_of(operation.modify_type) or enum_of(operation.existing_type)
     ):
         key = ".".join(filter(None, [operation.schema, operation.table_name]))
         return retyped(operation, metadata.tables[key].columns[operation.column_name])
@@ -214,7 +328,7 @@ def arrange(context: MigrationContext, _: object, scripts: list[MigrationScript]
     operations = list(flat(script.upgrade_ops.ops))
     split_circles(operations, metadata)
 <% if cookiecutter.database == "postgresql" %>
-    operations = [done for found in operations for done in keep_values(found, metadata)]
+    operations = [done for found in operations for done in complete(context, found, metadata)]
     operations += compare_the_rest(context, metadata)
     operations.sort(key=rank)
     script.upgrade_ops.ops = operations

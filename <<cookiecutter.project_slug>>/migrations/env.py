@@ -18,6 +18,9 @@ from app.core.config import load_settings
 from app.models import Base
 from migrations import autogenerate
 
+settings = load_settings()
+URL = settings.migration_database_url or settings.database_url
+
 # Seconds a replica that starts waits for another one that migrates.
 LOCK_LIMIT = 300
 
@@ -98,7 +101,7 @@ async def migrate_alone() -> None:
     Raises TimeoutError when another process holds the lock for longer than `LOCK_LIMIT`.
     """
     # Its own engine: the service's limits on statements are too short for a migration.
-    engine = create_async_engine(load_settings().database_url, poolclass=NullPool)
+    engine = create_async_engine(URL, poolclass=NullPool)
     # The lock has its own connection: taken on the one that migrates, it would look to Alembic
     # like a transaction of ours, and nothing would be committed.
     async with engine.connect() as lock_connection:
@@ -122,9 +125,7 @@ if context.config.cmd_opts is not None:
     logging.getLogger("alembic").setLevel(logging.INFO)
 
 if context.is_offline_mode():
-    configure(
-        url=load_settings().database_url, literal_binds=True, dialect_opts={"paramstyle": "named"}
-    )
+    configure(url=URL, literal_binds=True, dialect_opts={"paramstyle": "named"})
     context.execute(LIMIT_TABLE_LOCKS)
     with context.begin_transaction():
         context.run_migrations()

@@ -4,6 +4,7 @@ Most tests run in a transaction that is rolled back: `client` and `session`. Tho
 commits use `committing_client`, and those that need a process `server`.
 """
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
@@ -46,6 +47,7 @@ SERVER = pytest.StashKey[str]()
 # What the tests rest on, whatever the service has as its own, in `config.py`, `.env` or outside.
 SETTINGS = {
     "DATABASE_READ_URL": "",
+    "MIGRATION_DATABASE_URL": "",
     "POOL_SIZE": "20",
     "MAX_OVERFLOW": "0",
     "POOL_TIMEOUT": "3",
@@ -73,6 +75,17 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         os.environ["TEST_DATABASE_URL"] = server.render_as_string(hide_password=False)
     url = make_url(os.environ["TEST_DATABASE_URL"]).set(database=f"test_{uuid4().hex[:12]}")
     os.environ.update(SETTINGS, DATABASE_URL=url.render_as_string(hide_password=False))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Say what to do about a mark that would run a test on another loop than its fixtures."""
+    if item.get_closest_marker("anyio"):
+        pytest.fail(
+            "Take `@pytest.mark.anyio` away: every `async def test_…` runs without a mark, on the"
+            " one loop on which the application and its connections live.",
+            pytrace=False,
+        )
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -155,6 +168,24 @@ class Lent(Connection):
 
     async def release(self) -> None:
         """Leave it to the test."""
+
+
+def be_impatient(database: Database, seconds: float) -> None:
+    """Shorten the wait for a free connection, not that for a new one: a busy machine needs it."""
+    database.pool._timeout = seconds
+
+
+async def has_closed(driver: Any) -> None:
+    """Wait until the end of a driver's connection has arrived, which the server has ended."""
+    async with asyncio.timeout(10):
+        while True:
+<% if cookiecutter.database == "postgresql" %>
+            if driver.is_closed():
+<% else %>
+            if driver._stream_broken:
+<% endif %>
+                return
+            await asyncio.sleep(0.01)
 
 
 class QueriesIn(Queries):

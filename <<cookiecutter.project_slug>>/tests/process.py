@@ -28,7 +28,9 @@ class Process:
 
 
 @asynccontextmanager
-async def serve(application: str = "app.main:app", **settings: str) -> AsyncIterator[Process]:
+async def serve(
+    application: str = "app.main:app", *options: str, **settings: str
+) -> AsyncIterator[Process]:
     """Run `uvicorn` with these settings in its environment, on a port of its own choice."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")
@@ -36,7 +38,7 @@ async def serve(application: str = "app.main:app", **settings: str) -> AsyncIter
             child = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *("-m", "uvicorn", application, "--port", "0", "--no-access-log"),
-                *("--timeout-graceful-shutdown", "5"),
+                *("--timeout-graceful-shutdown", "5", *options),
                 cwd=PROJECT,
                 env=os.environ | settings,
                 stdout=output,

@@ -31,8 +31,8 @@ OWN_ID = text("SELECT pg_backend_pid()")
 KILL = "SELECT pg_terminate_backend({})"
 FAIL = "DO $$ BEGIN RAISE SQLSTATE '{}'; END $$"
 <% else %>
-# In a condition: alone, MySQL's sleep() that is stopped is no error.
-SLEEP = text("SELECT 1 FROM (SELECT 1) AS once WHERE NOT sleep(:seconds)")
+# Over two rows: where MySQL's sleep() is stopped in the last one, that is no error.
+SLEEP = text("SELECT sleep(:seconds / 2) FROM (SELECT 1 UNION SELECT 2) AS two")
 OWN_ID = text("SELECT connection_id()")
 KILL = "KILL {}"
 FAIL = "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = {}"

@@ -1,7 +1,11 @@
 """What the database reports is answered, tried again, or a bug; the server itself reports it here."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
-from httpx2 import AsyncClient
+from fastapi import FastAPI
+from httpx2 import ASGITransport, AsyncClient
 from sqlalchemy import event, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
@@ -130,3 +134,29 @@ async def test_an_error_of_the_first_run_of_a_query_is_no_other(database: Databa
         finally:
             await databases.execute(database.engine.url, "ALTER TABLE away RENAME TO users")
         assert (await client.get("/users")).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/users", "/echo/1", "/health/ready"])
+async def test_without_its_lifespan_an_application_says_so(path: str) -> None:
+    """As when it is mounted in another one, whose lifespan alone is run."""
+    inner = routes.make()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with inner.router.lifespan_context(inner):
+            yield
+
+    outer = FastAPI(lifespan=lifespan)
+    outer.mount("/inner", inner)
+    async with AsyncClient(transport=ASGITransport(outer), base_url="http://test") as client:
+        with pytest.raises(RuntimeError, match="the application's lifespan has not run"):
+            await client.get(f"/inner{path}")
+        # The cure that it names.
+        async with outer.router.lifespan_context(outer):
+            assert (await client.get(f"/inner{path}")).status_code == 200
+
+
+def test_a_test_with_another_loop_is_told(request: pytest.FixtureRequest) -> None:
+    request.node.add_marker(pytest.mark.anyio)
+    with pytest.raises(pytest.fail.Exception, match=r"Take `@pytest\.mark\.anyio` away"):
+        request.config.hook.pytest_runtest_setup(item=request.node)

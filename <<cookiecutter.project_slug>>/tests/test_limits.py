@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from httpx2 import AsyncClient
 <% if cookiecutter.database == "postgresql" %>
-from sqlalchemy import select
+from sqlalchemy import event, select
 <% else %>
-from sqlalchemy import select, text
+from sqlalchemy import event, select, text
 <% endif %>
 from sqlalchemy.exc import DBAPIError
 
@@ -22,7 +22,7 @@ from app.core.db import Database
 from app.models import User
 from dev import database as databases
 from tests import routes
-from tests.conftest import started
+from tests.conftest import be_impatient, has_closed, started
 
 # Counts the statements that run in this process's database, but for itself.
 <% if cookiecutter.database == "postgresql" %>
@@ -39,8 +39,9 @@ BUSY = (
 
 
 async def test_a_full_pool_is_answered_503_and_recovers() -> None:
-    async with started(pool_size=1, max_overflow=1, pool_timeout=0.2) as (client, database):
+    async with started(pool_size=1, max_overflow=1) as (client, database):
         async with database.engine.connect(), database.engine.connect():
+            be_impatient(database, 0.2)
             began = time.monotonic()
             read, ready, live = await asyncio.gather(
                 client.get("/users"), client.get("/health/ready"), client.get("/health/live")
@@ -51,27 +52,24 @@ async def test_a_full_pool_is_answered_503_and_recovers() -> None:
         assert "connection" in ready.json()["detail"]
         assert 0.2 <= waited < 2
 
+        be_impatient(database, 5)
         assert (await client.get("/health/ready")).status_code == 200
         assert database.pool.checkedout() == 0
 
 
 async def test_never_more_connections_than_allowed() -> None:
     async with started(pool_size=2, max_overflow=1, pool_timeout=5) as (client, database):
-        most = 0
+        counts: list[int] = []
 
-        async def watch() -> None:
-            nonlocal most
-            while True:
-                most = max(most, database.pool.checkedout())
-                await asyncio.sleep(0.005)
+        @event.listens_for(database.pool, "checkout")
+        def count(*_: object) -> None:
+            counts.append(database.pool.checkedout())
 
-        watcher = asyncio.create_task(watch())
         paths = ["/echo/1", "/users", "/health/ready"] * 10
         responses = await asyncio.gather(*map(client.get, paths))
-        watcher.cancel()
 
         assert {response.status_code for response in responses} == {200}
-        assert most == 3
+        assert max(counts) == 3
 
 
 async def test_cancelled_waiters_lose_no_connection() -> None:
@@ -123,13 +121,15 @@ async def test_an_idle_transaction_is_ended() -> None:
     async with started(statement_timeout=limit) as (client, database):
         async with database.sessions() as session:
             await session.execute(select(User))
-            await asyncio.sleep(1.5 * limit)
 <% if cookiecutter.database == "mysql" %>
             if not database.engine.dialect.is_mariadb:  # type: ignore[attr-defined]
                 # MySQL has no such limit.
+                await asyncio.sleep(1.5 * limit)
                 await session.execute(select(User))
                 return
 <% endif %>
+            connection = await session.connection()
+            await has_closed((await connection.get_raw_connection()).driver_connection)
             with pytest.raises(DBAPIError) as ended:
                 await session.execute(select(User))
         assert ended.value.connection_invalidated
@@ -178,9 +178,10 @@ async def test_a_connection_that_the_server_closed_is_not_handed_out() -> None:
     async with started(pool_size=1) as (client, database):
         async with database.engine.connect() as connection:
             number = await connection.scalar(routes.OWN_ID)
+            driver = (await connection.get_raw_connection()).driver_connection
         await databases.execute(database.engine.url, routes.KILL.format(number))
         # The end of the connection arrives by itself, without a question.
-        await asyncio.sleep(0.05)
+        await has_closed(driver)
 
         assert (await client.get("/users")).status_code == 200
 

@@ -70,6 +70,18 @@ def test_up_down_to_nothing_and_up_again(alembic: Config, empty: URL) -> None:
     command.check(alembic)
 
 
+def test_migrations_may_have_a_url_of_their_own(
+    alembic: Config, empty: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIGRATION_DATABASE_URL", empty.render_as_string(hide_password=False))
+    nowhere = empty.set(database="nowhere").render_as_string(hide_password=False)
+    monkeypatch.setenv("DATABASE_URL", nowhere)
+
+    command.upgrade(alembic, "head")
+
+    assert tables(empty) == {"alembic_version", *Base.metadata.tables}
+
+
 def test_a_change_of_the_models_is_seen(alembic: Config, empty: URL) -> None:
     command.upgrade(alembic, "head")
     statements = [

@@ -1,6 +1,7 @@
 """The database away, the schema changed, the end near; and what the process does without it."""
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -129,10 +130,12 @@ async def test_a_bug_keeps_the_connection_and_is_logged_once(shared_server: Proc
         # Half of an answer must not look like a whole one.
         with pytest.raises(RemoteProtocolError):
             await client.get("/bug-in-answer")
-    log = shared_server.log.read_text()[before:]
+    lines = [json.loads(line) for line in shared_server.log.read_text()[before:].splitlines()]
 
-    assert log.count("\nZeroDivisionError") == 41
-    assert log.count("500: GET /bug\n") == 20
+    tracebacks = [line["traceback"] for line in lines if "traceback" in line]
+    assert len(tracebacks) == 41
+    assert all(each.endswith("\nZeroDivisionError") for each in tracebacks)
+    assert sum(line["message"] == "500: GET /bug" for line in lines) == 20
 
 
 async def test_a_database_error_names_no_values(database: Database, clean: None) -> None:

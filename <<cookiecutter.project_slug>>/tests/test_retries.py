@@ -7,11 +7,13 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, Depends, HTTPException, Request, Response, UploadFile
+from fastapi.responses import StreamingResponse
 from httpx2 import ASGITransport, AsyncClient
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
+from starlette.types import Message
 
 from app.core import deps
 from app.core.config import load_settings
@@ -182,6 +184,42 @@ async def test_a_body_too_large_to_keep_is_run_once(monkeypatch: pytest.MonkeyPa
     assert (large.status_code, large.json()) == (503, CONTENDED)
     assert large.headers["retry-after"]
     assert (small.status_code, small.json()) == (200, 10)
+
+
+async def test_no_more_than_the_bound_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deps, "MAX_KEPT", 10)
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"x" * 6, "more_body": True}
+
+    body = deps.KeptBody(receive)
+    read = body.reader()
+    assert [len((await read())["body"]) for _ in range(3)] == [6, 6, 6]
+    assert (body.is_whole, len(body._kept)) == (False, 0)
+
+
+async def test_dependencies_of_the_requests_scope_go_on_until_the_answer_is_sent() -> None:
+    router = APIRouter(route_class=RetryRoute)
+    loser, events = Loser(), []
+
+    async def resource() -> AsyncIterator[None]:
+        yield
+        events.append("closed")
+
+    @router.get("/stream", dependencies=[Depends(resource, scope="request")])
+    async def endpoint(session: SessionDep) -> StreamingResponse:
+        await loser.lose(session)
+
+        async def lines() -> AsyncIterator[str]:
+            yield "line"
+            events.append("sent")
+
+        return StreamingResponse(lines())
+
+    async with serving(router) as client:
+        assert (await client.get("/stream")).text == "line"
+
+    assert events == ["sent", "closed"]
 
 
 async def test_all_dependencies_of_a_run_that_failed_end_with_its_error(

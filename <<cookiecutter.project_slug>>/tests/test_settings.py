@@ -21,11 +21,15 @@ def test_the_environment_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POOL_SIZE", "7")
     monkeypatch.setenv("MAX_OVERFLOW", "3")
     monkeypatch.setenv("ECHO_SQL", "true")
+    monkeypatch.setenv("LOG_LEVEL", "debug")
+    monkeypatch.setenv("CORS_ORIGINS", "https://example.com, http://127.0.0.1:3000")
 
     settings = load_settings()
 
     assert settings.database_url.password == PASSWORD
     assert (settings.pool_size, settings.connections, settings.echo_sql) == (7, 10, True)
+    assert settings.log_level == "DEBUG"
+    assert settings.cors_origins == ["https://example.com", "http://127.0.0.1:3000"]
 
 
 def test_the_environment_comes_before_the_file(
@@ -87,6 +91,9 @@ def test_settings_print_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
         ("STATEMENT_TIMEOUT", "0", "greater than or equal to 0.001"),
         ("STATEMENT_TIMEOUT", "86401", "less than or equal to 86400"),
         ("ECHO_SQL", "perhaps", "boolean"),
+        ("LOG_LEVEL", "loud", "'DEBUG', 'INFO', 'WARNING', 'ERROR' or 'CRITICAL'"),
+        ("CORS_ORIGINS", "https://example.com/path", "origins such as https://example.com"),
+        ("CORS_ORIGINS", "example.com", "origins such as https://example.com"),
     ],
 )
 def test_a_wrong_value_is_named_in_one_line(

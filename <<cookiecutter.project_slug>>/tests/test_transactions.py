@@ -6,18 +6,16 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 from httpx2 import AsyncClient, Response
-from sqlalchemy import ForeignKey, event, select
+from sqlalchemy import select
 <% if cookiecutter.database == "postgresql" %>
-from sqlalchemy.exc import ArgumentError, IntegrityError
+from sqlalchemy.exc import IntegrityError
 <% else %>
-from sqlalchemy.exc import ArgumentError, IntegrityError, StatementError
+from sqlalchemy.exc import IntegrityError, StatementError
 <% endif %>
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from app.core.db import Database
-from app.models import Base, User
-from app.models.base import refuse_lazy_loading
+from app.models import User
 <% if cookiecutter.database == "postgresql" %>
 from dev import database as databases
 <% endif %>
@@ -210,25 +208,3 @@ async def test_times_are_moments(session: AsyncSession) -> None:
     with pytest.raises(StatementError, match="a time needs a zone"):
         await session.flush()
 <% endif %>
-
-
-def test_a_relationship_must_say_how_it_is_loaded() -> None:
-    # On a base of their own: models that cannot be used would stop all others.
-    class Apart(DeclarativeBase): ...
-
-    event.listen(Apart, "mapper_configured", refuse_lazy_loading, propagate=True)
-
-    class Parent(Apart):
-        __tablename__ = "parents"
-        id: Mapped[int] = mapped_column(primary_key=True)
-
-    class Child(Apart):
-        __tablename__ = "children"
-        id: Mapped[int] = mapped_column(primary_key=True)
-        parent_id: Mapped[int] = mapped_column(ForeignKey("parents.id"))
-        parent: Mapped[Parent] = relationship()
-
-    assert event.contains(Base, "mapper_configured", refuse_lazy_loading)
-    with pytest.raises(ArgumentError, match=r"Child\.parent: say how it is loaded"):
-        Apart.registry.configure()
-    Apart.registry.dispose()

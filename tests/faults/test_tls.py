@@ -87,10 +87,9 @@ def running(folder: Path, port: int, *, tls: bool) -> Iterator[None]:
         process.wait(30)
 
 
-async def asked(monkeypatch: pytest.MonkeyPatch, hosts: str, query: str = "") -> str:
-    """Return what comes of a URL: an encrypted connection, a plain one, or why there is none."""
-    monkeypatch.setenv("DATABASE_URL", f"{DRIVER}://app@{hosts}/{DATABASE}{query}")
-    database = Database(
+def connected() -> Database:
+    """Return the database that the settings name."""
+    return Database(
         load_settings().database_url,
         pool_size=1,
         max_overflow=0,
@@ -98,13 +97,28 @@ async def asked(monkeypatch: pytest.MonkeyPatch, hosts: str, query: str = "") ->
         pool_recycle=-1,
         statement_timeout=3,
     )
-    async with database:
+
+
+async def asked(monkeypatch: pytest.MonkeyPatch, hosts: str, query: str = "") -> str:
+    """Return what comes of a URL: an encrypted connection, a plain one, or why there is none."""
+    monkeypatch.setenv("DATABASE_URL", f"{DRIVER}://app@{hosts}/{DATABASE}{query}")
+    async with connected() as database:
         try:
             async with database.session() as session:
                 _, cipher = (await session.execute(text(CIPHER))).one()
         except (DatabaseUnavailable, DBAPIError) as error:
             return f"refused: {error}"
     return "encrypted" if cipher else "plain"
+
+
+async def stored(monkeypatch: pytest.MonkeyPatch, hosts: str, query: str) -> int:
+    """Return how many rows there are after one statement that stores three."""
+    monkeypatch.setenv("DATABASE_URL", f"{DRIVER}://app@{hosts}/{DATABASE}{query}")
+    async with connected() as database, database.session() as session:
+        await session.execute(text("CREATE TEMPORARY TABLE rows_of_one (number integer)"))
+        statement = text("INSERT INTO rows_of_one VALUES (:number)")
+        await session.execute(statement, [{"number": number} for number in range(3)])
+        return int(await session.scalar(text("SELECT count(*) FROM rows_of_one")) or 0)
 
 
 async def until_up(monkeypatch: pytest.MonkeyPatch, here: str) -> str:
@@ -167,6 +181,7 @@ async def test_a_url_gets_the_encryption_that_it_asks_for(
         ]:
             said = await asked(monkeypatch, hosts, query)
             assert said.startswith(expected), f"{hosts}{query}: {said}"
+        assert await stored(monkeypatch, here, on) == 3
         if IS_POSTGRESQL:
             several = f"127.0.0.1:1,{here}"
             assert await asked(monkeypatch, several, "?sslmode=require") == "encrypted"

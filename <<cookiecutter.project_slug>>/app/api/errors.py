@@ -9,6 +9,9 @@ from contextlib import suppress
 from inspect import isawaitable
 from typing import Any, cast
 
+<% if cookiecutter.database == "postgresql" %>
+from asyncpg import PostgresError
+<% endif %>
 from fastapi import FastAPI, HTTPException, Request, WebSocket, WebSocketDisconnect
 from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
@@ -176,7 +179,7 @@ ANSWERS = {
 # What the server's messages name: a key, a column, a constraint.
 NAME = re.compile(
     r"^Duplicate entry .* for key '([^']+)'"
-    r"|^(?:Data|Out of range|Incorrect) .* for column (\S+) at row"
+    r"|^(?:Data|Out of range|Incorrect) .* for column '?(\S+?)'? at row"
     r"|CONSTRAINT `([^`]+)`"
     r"|^Check constraint '([^']+)'",
     re.DOTALL,
@@ -216,6 +219,12 @@ async def on_database_error(connection: HTTPConnection, error: Exception) -> Res
     first = first_error(error)
     answer = answer_to(first) if isinstance(first, DBAPIError) else None
     if answer is None:
+<% if cookiecutter.database == "postgresql" %>
+        for cause in causes(first):
+            # Values are people's data, and the server may repeat all of a row here.
+            if isinstance(cause, PostgresError):
+                cause.detail = None
+<% endif %>
         raise error
     assert isinstance(first, DBAPIError)
     status, words = answer

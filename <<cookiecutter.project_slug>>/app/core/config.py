@@ -1,10 +1,11 @@
 """Settings: from the environment, from `.env`, or from files in `/run/secrets`."""
 
+import re
 from pathlib import Path
 <% if cookiecutter.sync_bridge == "yes" %>
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 <% else %>
-from typing import Annotated
+from typing import Annotated, Literal
 <% endif %>
 
 <% if cookiecutter.sync_bridge == "yes" %>
@@ -25,6 +26,7 @@ from sqlalchemy import URL
 from .urls import parse_url
 
 SECRETS = Path("/run/secrets")
+ORIGIN = re.compile(r"https?://[^/\s]+|\*")
 
 
 <% if cookiecutter.sync_bridge == "yes" %>
@@ -42,6 +44,15 @@ def share_of_pool(size: Any, validate: ValidatorFunctionWrapHandler, info: Valid
 
 
 <% endif %>
+def parse_origins(value: str | list[str]) -> list[str]:
+    """Return the origins in a text with commas. Raises ValueError."""
+    words = value.split(",") if isinstance(value, str) else value
+    origins = [word.strip() for word in words if word.strip()]
+    if not all(ORIGIN.fullmatch(origin) for origin in origins):
+        raise ValueError("must be origins such as https://example.com, with commas, or *")
+    return origins
+
+
 class Settings(BaseSettings):
     """What can be set from outside, in upper case: `POOL_SIZE=10`."""
 
@@ -58,6 +69,11 @@ class Settings(BaseSettings):
 
     # A replica that answers the reads; what was just written may come a moment later there.
     database_read_url: Annotated[
+        URL | None, NoDecode, BeforeValidator(lambda value: parse_url(value) if value else None)
+    ] = Field(default=None, repr=False)
+
+    # Where migrations run, if not there: by another user, or past a pooler such as PgBouncer.
+    migration_database_url: Annotated[
         URL | None, NoDecode, BeforeValidator(lambda value: parse_url(value) if value else None)
     ] = Field(default=None, repr=False)
 
@@ -84,6 +100,14 @@ class Settings(BaseSettings):
 
     # Log every statement, with its parameters.
     echo_sql: bool = False
+
+    # What is written to the log: from this level on.
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(str.upper)
+    ] = "INFO"
+
+    # Web pages of these origins may call the service: `https://example.com,https://example.org`.
+    cors_origins: Annotated[list[str], NoDecode, BeforeValidator(parse_origins)] = []
 
     @property
     def connections(self) -> int:

@@ -56,6 +56,9 @@ from sqlalchemy.util.concurrency import await_, greenlet_spawn, in_greenlet
 
 logger = logging.getLogger(__name__)
 
+# Quiet like SQLAlchemy's own pools, which have a line for each connection at INFO.
+logging.getLogger(f"{__name__}.FairPool").setLevel(logging.WARNING)
+
 T = TypeVar("T")
 
 <% if cookiecutter.database == "postgresql" %>
@@ -616,8 +619,9 @@ class Database:
                 "init_command": server_limits(statement_timeout),
                 # A read is a transaction of its own; sessions begin theirs: see `begin`.
                 "autocommit": True,
-                # Statements are prepared once for each connection, as other drivers do it.
-                "stmt_cache_size": 100,
+                # Statements are prepared once for each connection, as other drivers do it. Not over
+                # TLS: with them comes a command for many rows, which MariaDB then refuses (1295).
+                "stmt_cache_size": 0 if any(key.startswith("ssl") for key in url.query) else 100,
             },
         )
         event.listen(self.engine.sync_engine, "begin", begin)

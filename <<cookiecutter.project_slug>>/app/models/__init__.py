@@ -11,3 +11,6 @@ __all__ = ["Base", "Document", "User"]
 <% else %>
 __all__ = ["Base", "User"]
 <% endif %>
+
+# A mistake in a model stops the start, not the first request.
+Base.registry.configure()

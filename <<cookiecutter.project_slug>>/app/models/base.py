@@ -4,7 +4,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Dialect, MetaData, TypeDecorator, event
+from sqlalchemy import Dialect, MetaData, Table, TypeDecorator, event
 from sqlalchemy.dialects.mysql import DATETIME
 from sqlalchemy.exc import ArgumentError
 <% else %>
@@ -14,6 +14,14 @@ from sqlalchemy import MetaData, event
 from sqlalchemy.exc import ArgumentError
 <% endif %>
 from sqlalchemy.orm import DeclarativeBase, Mapper
+
+# Two names of one thing.
+LAZY = ("select", True)
+
+HOW_TO_LOAD = (
+    "say how it is loaded, by lazy='raise' and options in the queries, or by lazy='selectin' or"
+    " 'joined'; for a backref in backref(name, lazy='raise')"
+)
 
 
 class Base(DeclarativeBase):
@@ -30,29 +38,47 @@ class Base(DeclarativeBase):
             "ck": "ck_%(table_name)s_%(constraint_name)s",
         }
     )
+
+
 <% if cookiecutter.database == "mysql" %>
+@event.listens_for(Table, "after_parent_attach")
+def use_utf8mb4(table: Table, metadata: MetaData) -> None:
+    """Have all tables store any text: MariaDB's own default was latin1 for long, without emoji."""
+    if metadata is Base.metadata:
+        table.kwargs.setdefault("mysql_charset", "utf8mb4")
 
-    # MySQL has no INSERT … RETURNING: what the server fills in is read back while the row is
-    # written. Otherwise it would be read later, at a place that cannot wait, and fail there.
-    __mapper_args__ = {"eager_defaults": True}
 
-    # Whatever the database's own default is: MariaDB's was latin1 for long, without emoji.
-    __table_args__ = {"mysql_charset": "utf8mb4"}
 <% endif %>
+@event.listens_for(Base, "instrument_class", propagate=True)
+def load_what_the_server_fills_in(mapper: Mapper[Any], _: type) -> None:
+    """Read back what the server fills in while the row is written.
+
+    Otherwise it would be read when it is looked at, where async code cannot wait:
+<% if cookiecutter.database == "postgresql" %>
+    SQLAlchemy's default is to do so after an UPDATE.
+<% else %>
+    SQLAlchemy's default is to do so after an UPDATE, and on MySQL, which has no
+    INSERT … RETURNING, after an INSERT as well.
+<% endif %>
+    """
+    if mapper.eager_defaults == "auto":
+        mapper.eager_defaults = True
 
 
-@event.listens_for(Base, "mapper_configured", propagate=True)
+@event.listens_for(Base, "before_mapper_configured", propagate=True)
 def refuse_lazy_loading(mapper: Mapper[Any], _: type) -> None:
     """Make each relationship say how it is loaded. Raises ArgumentError.
 
     SQLAlchemy's default loads it when it is first looked at, which async code cannot wait for.
     """
     for relationship in mapper.relationships:
-        if relationship.lazy == "select":
-            raise ArgumentError(
-                f"{relationship}: say how it is loaded, by lazy='raise' and options in the"
-                " queries, or by lazy='selectin' or 'joined'"
-            )
+        if relationship.lazy in LAZY:
+            raise ArgumentError(f"{relationship}: {HOW_TO_LOAD}")
+        # The other side, which SQLAlchemy makes of this.
+        if other := relationship.backref:
+            name, options = (other, {}) if isinstance(other, str) else other
+            if options.get("lazy", "select") in LAZY:
+                raise ArgumentError(f"{relationship}, backref {name}: {HOW_TO_LOAD}")
 <% if cookiecutter.database == "mysql" %>
 
 

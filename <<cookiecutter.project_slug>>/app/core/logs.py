@@ -1,0 +1,85 @@
+"""Logs: a line for each event, with the request that it belongs to; text in a terminal, else JSON."""
+
+import logging
+import re
+import sys
+from contextvars import ContextVar
+from uuid import uuid4
+
+from pythonjsonlogger.json import JsonFormatter
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+TEXT = "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"
+JSON = ["levelname", "name", "message", "request_id", "trace_id"]
+NAMES = {"levelname": "level", "name": "logger", "exc_info": "traceback"}
+
+# What a caller may name its request: what it sends is written to the log as it is.
+REQUEST_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)
+
+# https://www.w3.org/TR/trace-context/#traceparent-header
+TRACEPARENT = re.compile(r"[\da-f]{2}-([\da-f]{32})-[\da-f]{16}-[\da-f]{2}.*")
+
+# Outside of requests there is none.
+NONE = "-"
+request_id = ContextVar("request_id", default=NONE)
+trace_id = ContextVar("trace_id", default=NONE)
+
+
+def add_request(record: logging.LogRecord) -> bool:
+    """Add to a record what it is logged for."""
+    record.request_id = request_id.get()
+    record.trace_id = trace_id.get()
+    return True
+
+
+handler = logging.StreamHandler()
+handler.addFilter(add_request)
+handler.setFormatter(
+    logging.Formatter(TEXT)
+    if sys.stderr.isatty()
+    else JsonFormatter(JSON, rename_fields=NAMES, timestamp="time")
+)
+
+
+def configure_logging(level: str) -> None:
+    """Write everything from this level on to standard error, what the web server says as well."""
+    root = logging.getLogger()
+    root.setLevel(level)
+    # The web server's loggers have levels of their own.
+    handler.setLevel(level)
+    if handler not in root.handlers:
+        root.addHandler(handler)
+    for name in ("uvicorn", "uvicorn.access"):
+        server = logging.getLogger(name)
+        # Without any it was told to be silent: `--no-access-log`.
+        if server.handlers:
+            server.handlers.clear()
+            server.propagate = True
+
+
+class RequestIds:
+    """Gives each request an id: the caller's, or a new one. The answer's `X-Request-ID` says it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Note whose request this task is about."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        identifier = given if REQUEST_ID.fullmatch(given) else uuid4().hex
+        trace = TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+        request_id.set(identifier)
+        trace_id.set(trace[1] if trace else NONE)
+        header = (b"x-request-id", identifier.encode())
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] in {"http.response.start", "websocket.accept"}:
+                message["headers"] = [*message.get("headers", ()), header]
+            await send(message)
+
+        await self.app(scope, receive, send_with_id)

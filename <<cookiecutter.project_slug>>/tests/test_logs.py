@@ -1,0 +1,128 @@
+"""A line of the log says for which request it is; the answer says it to the caller."""
+
+import io
+import json
+import logging
+import re
+import sys
+from datetime import datetime
+
+import pytest
+from httpx2 import ASGITransport, AsyncClient
+
+from app.api.errors import LastResort
+from app.core import logs
+from app.core.config import load_settings
+from app.main import create_app
+from tests.conftest import started
+from tests.process import Process, serve
+
+GIVEN = {"X-Request-ID": "order-7", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
+ORIGIN = "https://example.com"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/health/live", 200),
+        ("GET", "/nowhere", 404),
+        ("PUT", "/users", 405),
+        ("POST", "/users", 422),
+        ("GET", "/bug", 500),
+    ],
+)
+async def test_every_answer_has_an_id(
+    shared_server: Process, method: str, path: str, status: int
+) -> None:
+    async with AsyncClient(base_url=shared_server.url) as client:
+        named = await client.request(method, path, headers=GIVEN)
+        first, second = [await client.request(method, path) for _ in range(2)]
+
+    assert {each.status_code for each in (named, first, second)} == {status}
+    assert named.headers.get_list("x-request-id") == ["order-7"]
+    ids = [each.headers["x-request-id"] for each in (first, second)]
+    assert all(re.fullmatch("[0-9a-f]{32}", each) for each in ids)
+    assert ids[0] != ids[1]
+
+
+@pytest.mark.parametrize("given", [b"", b"a b", b"a" * 129, b"\xe9", b'"}', b"{x}"])
+async def test_an_id_that_would_spoil_the_log_is_replaced(given: bytes) -> None:
+    async with started() as (client, _):
+        response = await client.get("/health/live", headers={b"X-Request-ID": given})
+
+    assert re.fullmatch("[0-9a-f]{32}", response.headers["x-request-id"])
+
+
+async def test_lines_of_a_request_carry_its_id() -> None:
+    async with (
+        serve("tests.routes:app", "--access-log") as process,
+        AsyncClient(base_url=process.url) as client,
+    ):
+        await client.get("/bug", headers=GIVEN)
+        await client.get("/health/live")
+        lines = [json.loads(line) for line in process.log.read_text().splitlines()]
+
+    assert all(datetime.fromisoformat(line["time"]).tzinfo for line in lines)
+    assert {"level", "logger", "message", "request_id", "trace_id"} <= set.intersection(
+        *(set(line) for line in lines)
+    )
+    ours = [line for line in lines if line["request_id"] == "order-7"]
+    assert {line["logger"] for line in ours} == {"app.api.errors", "uvicorn.access"}
+    assert {line["trace_id"] for line in ours} == {"a" * 32}
+    assert "ZeroDivisionError" in ours[0]["traceback"]
+    started_up = next(line for line in lines if "startup complete" in line["message"])
+    assert started_up["request_id"] == "-"
+
+
+def test_the_level_is_that_of_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(logs.handler, "stream", stream)
+    logs.configure_logging("WARNING")
+    try:
+        for name in ("app.orders", "uvicorn.error"):
+            logging.getLogger(name).info("quiet")
+            logging.getLogger(name).warning("loud")
+    finally:
+        logs.configure_logging(load_settings().log_level)
+    logging.getLogger("app.orders").info("heard again")
+
+    said = [json.loads(line)["message"] for line in stream.getvalue().splitlines()]
+    assert said == ["loud", "loud", "heard again"]
+
+
+def test_a_terminal_gets_text() -> None:
+    record = logging.LogRecord("app.orders", logging.INFO, "", 0, "stored %d", (7,), None)
+    logs.add_request(record)
+
+    line = logging.Formatter(logs.TEXT).format(record)
+
+    assert re.fullmatch(r"\d{4}-\S+ \S+ INFO app\.orders \[-\] stored 7", line)
+    assert not sys.stderr.isatty()
+
+
+async def test_pages_of_other_origins_may_call_only_when_they_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(LastResort, "raise_bugs", False)
+    async with started() as (client, _):
+        silent = await client.get("/health/live", headers={"Origin": ORIGIN})
+    app = create_app(load_settings().model_copy(update={"cors_origins": [ORIGIN]}))
+
+    async def bug() -> None:
+        raise ZeroDivisionError
+
+    app.get("/bug")(bug)
+    transport = ASGITransport(app, raise_app_exceptions=False)
+    async with AsyncClient(transport=transport, base_url="http://test") as client:
+        live = await client.get("/health/live", headers={"Origin": ORIGIN})
+        other = await client.get("/health/live", headers={"Origin": "https://example.org"})
+        asked = {"Origin": ORIGIN, "Access-Control-Request-Method": "PATCH"}
+        preflight = await client.options("/users/1", headers=asked)
+        failed = await client.get("/bug", headers={"Origin": ORIGIN})
+
+    assert "access-control-allow-origin" not in silent.headers
+    assert live.headers["access-control-allow-origin"] == ORIGIN
+    assert "access-control-allow-origin" not in other.headers
+    assert "PATCH" in preflight.headers["access-control-allow-methods"]
+    assert failed.status_code == 500
+    assert failed.headers["access-control-allow-origin"] == ORIGIN

@@ -1,0 +1,220 @@
+"""What the database refuses is answered by whose mistake it is, and logged by its name.
+
+By models and tables of their own, which no migration knows.
+"""
+
+import enum
+from collections.abc import AsyncIterator, Awaitable, Callable
+<% if cookiecutter.database == "postgresql" %>
+from datetime import UTC, datetime
+<% else %>
+from datetime import datetime
+<% endif %>
+from traceback import format_exception
+from typing import Any
+
+import pytest
+from fastapi import APIRouter
+from httpx2 import ASGITransport, AsyncClient
+<% if cookiecutter.database == "postgresql" %>
+from sqlalchemy import CheckConstraint, DateTime, Enum, ForeignKey, MetaData, String, text
+<% else %>
+from sqlalchemy import CheckConstraint, Enum, ForeignKey, MetaData, String, text
+<% endif %>
+from sqlalchemy import insert as insert_into
+from sqlalchemy.exc import StatementError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from app.core.config import load_settings
+from app.core.db import Database
+from app.core.deps import RetryRoute, SessionDep
+from app.main import create_app
+from app.models import Base
+<% if cookiecutter.database == "mysql" %>
+from app.models.base import UTCDateTime
+<% endif %>
+
+SECRET = "correct-horse"
+
+MISSING = "That refers to something that does not exist"
+REFERRED_TO = "Something still refers to that"
+REFUSED_VALUE = "The database refused a value"
+
+
+class Apart(DeclarativeBase):
+    """A base whose tables no migration knows."""
+
+    metadata = MetaData(naming_convention=Base.metadata.naming_convention)
+
+
+class Color(enum.Enum):
+    """A choice, to which a member was added without a migration."""
+
+    RED = "red"
+    GREEN = "green"
+
+
+class Box(Apart):
+    """Something to refer to, which is changed by its version."""
+
+    __tablename__ = "boxes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    label: Mapped[str] = mapped_column(String(20), unique=True)
+    weight: Mapped[int] = mapped_column(default=1)
+    color: Mapped[Color] = mapped_column(Enum(Color, name="color"), default=Color.RED)
+<% if cookiecutter.database == "postgresql" %>
+    packed_at: Mapped[datetime | None] = mapped_column(DateTime)
+<% else %>
+    packed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+<% endif %>
+    version: Mapped[int] = mapped_column(default=1)
+    __mapper_args__ = {"version_id_col": version}
+    __table_args__ = (CheckConstraint("weight > 0", name="positive"),)
+
+
+class Thing(Apart):
+    """Refers to a box."""
+
+    __tablename__ = "things"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    box_id: Mapped[int] = mapped_column(ForeignKey("boxes.id"))
+
+
+def insert(**values: Any) -> Callable[[AsyncSession], Awaitable[Any]]:
+    """Return what inserts a box."""
+    return lambda session: session.execute(insert_into(Box).values({"label": SECRET} | values))
+
+
+def run(statement: str, **values: Any) -> Callable[[AsyncSession], Awaitable[Any]]:
+    """Return what runs a statement."""
+    return lambda session: session.execute(text(statement), values)
+
+
+async def change_what_others_change(session: AsyncSession) -> None:
+    """Change a row that somebody else changes after it was read."""
+    box = await session.get_one(Box, 11)
+    await session.execute(text("UPDATE boxes SET version = version + 1"))
+    box.weight = 2
+
+
+async def delete_what_others_delete(session: AsyncSession) -> None:
+    """Change a row that somebody else deletes after it was read."""
+    box = await session.get_one(Box, 12)
+    await session.execute(text("DELETE FROM boxes WHERE id = 12"))
+    box.weight = 2
+
+
+ACTIONS = {
+    "unique": insert(label="one"),
+    "check": insert(weight=0),
+    "too-long": insert(label=SECRET * 9),
+    "too-large": run("UPDATE boxes SET weight = :weight", weight=2**40),
+    "insert-child": run("INSERT INTO things (id, box_id) VALUES (9, 99)"),
+    "update-child": run("UPDATE things SET box_id = 99"),
+    "delete-parent": run("DELETE FROM boxes WHERE id = 11"),
+    "update-parent": run("UPDATE boxes SET id = 99 WHERE id = 11"),
+    "other-version": change_what_others_change,
+    "deleted": delete_what_others_delete,
+    "null": insert(label=None),
+    "enum": insert(color=Color.GREEN),
+<% if cookiecutter.database == "postgresql" %>
+    "time-with-zone": insert(packed_at=datetime(2026, 1, 1, tzinfo=UTC)),
+    "type": run("UPDATE boxes SET label = :label", label=1),
+<% else %>
+    "no-default": run("INSERT INTO things (id) VALUES (9)"),
+    "time-without-zone": insert(packed_at=datetime(2026, 1, 1)),
+<% endif %>
+}
+
+router = APIRouter(route_class=RetryRoute)
+
+
+@router.post("/act/{action}")
+async def act(session: SessionDep, action: str) -> None:
+    """Do something that is refused."""
+    await ACTIONS[action](session)
+
+
+@pytest.fixture(scope="module")
+async def client(database: Database) -> AsyncIterator[AsyncClient]:
+    """Return a client of an application with these tables."""
+    app = create_app(load_settings())
+    app.include_router(router)
+    async with database.engine.begin() as connection:
+        await connection.run_sync(Apart.metadata.create_all)
+<% if cookiecutter.database == "postgresql" %>
+        await connection.execute(text("ALTER TYPE color RENAME VALUE 'GREEN' TO 'BLUE'"))
+<% else %>
+        await connection.execute(text("ALTER TABLE boxes MODIFY color ENUM('RED', 'BLUE')"))
+<% endif %>
+        await connection.execute(insert_into(Box), [{"id": 11, "label": "one"}])
+        await connection.execute(insert_into(Box), [{"id": 12, "label": "two"}])
+        await connection.execute(insert_into(Thing), [{"id": 11, "box_id": 11}])
+    async with (
+        app.router.lifespan_context(app),
+        AsyncClient(transport=ASGITransport(app), base_url="http://test") as client,
+    ):
+        yield client
+    async with database.engine.begin() as connection:
+        await connection.run_sync(Apart.metadata.drop_all)
+
+
+@pytest.mark.parametrize(
+    ("action", "status", "detail", "name"),
+    [
+        ("unique", 409, "That already exists", "uq_boxes_label"),
+        ("check", 422, REFUSED_VALUE, "ck_boxes_positive"),
+<% if cookiecutter.database == "postgresql" %>
+        ("too-long", 422, REFUSED_VALUE, "22001"),
+        ("too-large", 422, REFUSED_VALUE, "22000"),
+<% else %>
+        ("too-long", 422, REFUSED_VALUE, "1406 label"),
+        ("too-large", 422, REFUSED_VALUE, "1264 weight"),
+<% endif %>
+        ("insert-child", 409, MISSING, "fk_things_box_id_boxes"),
+        ("update-child", 409, MISSING, "fk_things_box_id_boxes"),
+        ("delete-parent", 409, REFERRED_TO, "fk_things_box_id_boxes"),
+        ("update-parent", 409, REFERRED_TO, "fk_things_box_id_boxes"),
+        ("other-version", 409, "Somebody else has changed or deleted that meanwhile", "boxes"),
+        ("deleted", 409, "Somebody else has changed or deleted that meanwhile", "boxes"),
+    ],
+)
+async def test_a_refusal_is_answered_and_logged_by_its_name(
+    client: AsyncClient,
+    caplog: pytest.LogCaptureFixture,
+    action: str,
+    status: int,
+    detail: str,
+    name: str,
+) -> None:
+    response = await client.post(f"/act/{action}")
+
+    assert (response.status_code, response.json()) == (status, {"detail": detail})
+    [line] = [record.getMessage() for record in caplog.records if record.name == "app.api.errors"]
+    assert line.startswith(f"{status}: ")
+    assert name in line
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("action", "name"),
+    [
+        ("null", "label"),
+        ("enum", "color"),
+<% if cookiecutter.database == "postgresql" %>
+        ("time-with-zone", "offset-naive and offset-aware"),
+        ("type", "expected str, got int"),
+<% else %>
+        ("no-default", "box_id"),
+        ("time-without-zone", "a time needs a zone"),
+<% endif %>
+    ],
+)
+async def test_a_mistake_of_the_service_is_a_bug_with_its_name_in_the_log(
+    client: AsyncClient, action: str, name: str
+) -> None:
+    with pytest.raises(StatementError, match=name) as error:
+        await client.post(f"/act/{action}")
+
+    assert SECRET not in "".join(format_exception(error.value))
