@@ -8,7 +8,7 @@ from dataclasses import is_dataclass
 from typing import Any, is_typeddict
 
 from pydantic import BaseModel
-from sqlalchemy import BindParameter, Column, SelectBase
+from sqlalchemy import BindParameter, Column, Select, SelectBase
 from sqlalchemy.orm import Mapper
 from sqlalchemy.sql import ClauseElement, visitors
 
@@ -46,28 +46,38 @@ def names_of(statement: Any, model: Any) -> list[str] | None:
             "Neither the names nor the types of the columns are known: write `select(…)`, or"
             " `text(…).columns(User.id, User.email)`"
         )
-    for described in getattr(statement, "column_descriptions", ()):
+    columns = statement.selected_columns
+    if isinstance(statement, Select):
+        refuse_objects(statement)
+        # Of those by attribute, the attribute's name.
+        found = [described["name"] for described in statement.column_descriptions]
+    else:
+        found = columns.keys()
+    if not (is_dataclass(model) or is_typeddict(model) or hasattr(model, "model_fields")):
+        if len(columns) != 1:
+            raise TypeError(f"{len(columns)} columns do not make one {model}: give it a model")
+        return None
+    names: list[str] = []
+    for name, column in zip(found, columns, strict=True):
+        if column.key is None or column.key.startswith("%("):
+            raise TypeError(f'A column has no name, write `.label("name")` after it: {column}')
+        # SQLAlchemy calls the second one `id_1`.
+        if name != column.key and column.key in names:
+            raise TypeError(f'Two columns are called {column.key}: write `.label("name")`')
+        names.append(name)
+    if hasattr(model, "model_fields"):
+        refuse_other_fields(model, names)
+    return names
+
+
+def refuse_objects(select: Select[*tuple[Any, ...]]) -> None:
+    """Raise TypeError where something else than columns is selected."""
+    for described in select.column_descriptions:
         if isinstance(described["expr"], type) or not hasattr(described["expr"], "type"):
             raise TypeError(
                 f"{described['name']} is a whole object, which needs a session: select columns, as"
                 " in `select(User.id, User.email)`"
             )
-    columns = statement.selected_columns
-    is_record = is_dataclass(model) or is_typeddict(model) or hasattr(model, "model_fields")
-    if not is_record:
-        if len(columns) != 1:
-            raise TypeError(f"{len(columns)} columns do not make one {model}: give it a model")
-        return None
-    names: list[str] = []
-    for column in columns:
-        if column.key is None or column.key.startswith("%("):
-            raise TypeError(f'A column has no name, write `.label("name")` after it: {column}')
-        if column.key in names:
-            raise TypeError(f'Two columns are called {column.key}: write `.label("name")`')
-        names.append(column.key)
-    if hasattr(model, "model_fields"):
-        refuse_other_fields(model, names)
-    return names
 
 
 def refuse_other_fields(model: type[BaseModel], names: Sequence[str]) -> None:
