@@ -73,7 +73,7 @@ class Models:
             self.config.output_buffer = StringIO()
             command.upgrade(self.config, f"{script.down_revision}:{script.revision}", sql=True)
             sql = self.config.output_buffer.getvalue().replace("alembic_version", "")
-            changes = re.findall(r"^(?:CREATE|ALTER|DROP) .*", sql, re.MULTILINE)
+            changes = re.findall(r"^(?:ALTER|COMMENT|CREATE|DROP) .*", sql, re.MULTILINE)
             assert changes
             assert IS_POSTGRESQL or len(changes) == 1, changes
 
@@ -792,7 +792,9 @@ def test_case(models: Models, case: str) -> None:
         refused = nullcontext()
     before: State = nothing
     with refused:
-        for after in [*CASES[case], nothing]:
+        # A schema that no model names any more is not looked at.
+        last = [] if case.startswith("schema_") else [nothing]
+        for after in [*CASES[case], *last]:
             models.follow(before, after)
             before = after
 
