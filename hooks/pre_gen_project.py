@@ -27,8 +27,9 @@ INSTALLED = frozenset(
     matplotlib mypy mypy-extensions numpy opentelemetry-api packaging pathspec pgvector pillow
     platformdirs pluggy psutil psycopg psycopg-binary pycparser pydantic pydantic-core
     pydantic-settings pygments pymysql pyparsing pytest pytest-asyncio pytest-timeout pytest-xdist
-    python-dateutil python-dotenv pyyaml ruff sqlalchemy starlette truststore typing-extensions
-    typing-inspection tzdata uvicorn uvloop watchfiles websockets
+    python-dateutil python-dotenv python-json-logger python-multipart pyyaml ruff sqlalchemy
+    starlette truststore typing-extensions typing-inspection tzdata uvicorn uvloop watchfiles
+    websockets
     """.split()
 )
 # Names that Windows keeps to itself; a project may be checked out there.

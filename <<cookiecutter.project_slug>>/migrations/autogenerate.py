@@ -3,7 +3,7 @@
 <% if cookiecutter.database == "mysql" %>
 import re
 <% endif %>
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from alembic.autogenerate.api import AutogenContext
@@ -22,6 +22,7 @@ from pgvector.sqlalchemy import VECTOR
 <% endif %>
 <% if cookiecutter.database == "postgresql" %>
 from sqlalchemy import (
+    CheckConstraint,
     Column,
     ForeignKeyConstraint,
     Identity,
@@ -35,6 +36,7 @@ from sqlalchemy import (
 <% else %>
 from sqlalchemy import (
     JSON,
+    CheckConstraint,
     Column,
     ForeignKeyConstraint,
     Index,
@@ -49,11 +51,13 @@ from sqlalchemy import (
 )
 <% endif %>
 <% if cookiecutter.database == "mysql" %>
+from sqlalchemy.dialects.mysql import SET
 from sqlalchemy.dialects.mysql.base import MySQLDialect
 <% endif %>
 from sqlalchemy.engine.interfaces import ReflectedColumn
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateTable
+from sqlalchemy.sql.elements import conv
 <% if cookiecutter.database == "mysql" %>
 from sqlalchemy.types import TypeEngine
 <% endif %>
@@ -111,16 +115,28 @@ class AsReported(MySQLImpl):
     __dialect__ = "mysql"
 <% endif %>
 
-    def report(self, declared: Column[Any]) -> ReflectedColumn | None:
-        """Return what the server makes of a column, or None where it refuses it."""
+    def report(
+        self, columns: Iterable[Column[Any]], checks: Mapping[str, str] | None = None
+    ) -> tuple[list[ReflectedColumn], dict[str | None, str]] | None:
+        """Return what the server makes of columns and checks, or None where it refuses them."""
         assert self.connection is not None
-        column = Column("probe", declared.type, nullable=declared.nullable)
-        column.server_default = declared.server_default
-        probe = Table("alembic_probe", MetaData(), column, prefixes=["TEMPORARY"])
+        probe = Table("alembic_probe", MetaData(), prefixes=["TEMPORARY"])
+        for declared in columns:
+            column = Column(declared.name, declared.type, nullable=declared.nullable)
+            column.server_default = declared.server_default
+            probe.append_column(column)
+        for name, condition in (checks or {}).items():
+            # A colon would begin a parameter.
+            probe.append_constraint(CheckConstraint(condition.replace(":", r"\:"), name=name))
         try:
             with self.connection.begin_nested():
                 self.connection.execute(CreateTable(probe))
-                [reported] = inspect(self.connection).get_columns(probe.name)
+                inspector = inspect(self.connection)
+                reported = inspector.get_columns(probe.name)
+                texts = {
+                    check["name"]: check["sqltext"]
+                    for check in inspector.get_check_constraints(probe.name)
+                }
 <% if cookiecutter.database == "postgresql" %>
                 self.connection.execute(text("DROP TABLE alembic_probe"))
 <% else %>
@@ -129,16 +145,43 @@ class AsReported(MySQLImpl):
 <% endif %>
         except DBAPIError:
             return None
-        return reported
+        return reported, texts
+
+    def same_checks(
+        self, table: Table, existing: Mapping[str, str], declared: Mapping[str, str]
+    ) -> set[str]:
+        """Return the names of the checks of a table that are as the models say.
+
+        Read back and made again, a check may be put differently once more, and then no more.
+        """
+        names = existing.keys() & declared.keys()
+        if not names:
+            return set()
+        new = {f"new_{name}": declared[name] for name in names}
+        old = {f"old_{name}": existing[name] for name in names}
+        if (once := self.report(table.columns, new)) is None:
+            return set()
+        new = {name: once[1][name] for name in new}
+        if (twice := self.report(table.columns, new | old)) is None:
+            return set()
+        return {name for name in names if twice[1][f"new_{name}"] == twice[1][f"old_{name}"]}
 
     def compare_type(self, inspector_column: Column[Any], metadata_column: Column[Any]) -> bool:
         """Return whether a column has another type than the models say."""
+<% if cookiecutter.database == "mysql" %>
+        if isinstance(metadata_column.type, TypeDecorator):
+            type_ = metadata_column.type.load_dialect_impl(self.dialect)
+            metadata_column = Column(metadata_column.name, type_)
+        old, new = inspector_column.type, metadata_column.type
+        if isinstance(old, SET) and isinstance(new, SET):
+            return tuple(old.values) != tuple(new.values)
+<% endif %>
         if not super().compare_type(inspector_column, metadata_column):
             return False
-        reported = self.report(metadata_column)
-        return reported is None or super().compare_type(
-            inspector_column, Column("probe", reported["type"])
-        )
+        if (found := self.report([metadata_column])) is None:
+            return True
+        [[reported], _] = found
+        return super().compare_type(inspector_column, Column("probe", reported["type"]))
 
     def compare_server_default(
         self,
@@ -159,13 +202,15 @@ class AsReported(MySQLImpl):
         ):
             return False
 <% endif %>
-        reported = self.report(metadata_column)
-<% if cookiecutter.database == "postgresql" %>
-        return reported is None or reported["default"] != rendered_inspector_default
-<% else %>
-        if reported is None or reported["default"] is None:
+        if (found := self.report([metadata_column])) is None:
             return True
-        return same_now(reported["default"]) != same_now(rendered_inspector_default)
+        [[reported], _] = found
+<% if cookiecutter.database == "postgresql" %>
+        return reported["default"] != rendered_inspector_default
+<% else %>
+        return reported["default"] is None or (
+            same_now(reported["default"]) != same_now(rendered_inspector_default)
+        )
 <% endif %>
 <% if cookiecutter.database == "mysql" %>
 
@@ -237,6 +282,46 @@ def flat(operations: Iterable[MigrateOperation]) -> Iterator[MigrateOperation]:
             yield operation
 
 
+def compare_checks(
+    context: MigrationContext, metadata: MetaData, operations: list[MigrateOperation]
+) -> Iterator[MigrateOperation]:
+    """Yield what makes the checks of tables those of the models, which Alembic does not compare."""
+    assert context.connection is not None
+    assert isinstance(context.impl, AsReported)
+    inspector = inspect(context.connection)
+    new = {op.to_table().key for op in operations if isinstance(op, ops.CreateTableOp)}
+    for table in metadata.sorted_tables:
+        if table.key in new:
+            continue
+        declared = {
+            str(constraint.name): str(
+                constraint.sqltext.compile(
+                    dialect=context.dialect,
+                    compile_kwargs={"literal_binds": True, "include_table": False},
+                )
+            )
+            for constraint in table.constraints
+            if isinstance(constraint, CheckConstraint) and constraint.name is not None
+        }
+        existing = {
+            str(check["name"]): check["sqltext"]
+            for check in inspector.get_check_constraints(table.name, schema=table.schema)
+<% if cookiecutter.database == "mysql" %>
+            # MariaDB checks a column of JSON by itself.
+            if str(check["name"]) not in table.columns
+<% endif %>
+        }
+        same = context.impl.same_checks(table, existing, declared)
+        for name in sorted(existing.keys() - same):
+            yield ops.CreateCheckConstraintOp(
+                conv(name), table.name, existing[name], schema=table.schema
+            ).reverse()
+        for name in sorted(declared.keys() - same):
+            yield ops.CreateCheckConstraintOp(
+                conv(name), table.name, declared[name], schema=table.schema
+            )
+
+
 def split_circles(operations: list[MigrateOperation], metadata: MetaData) -> None:
     """Make and drop foreign keys apart from tables that refer to each other in a circle."""
     gone: set[tuple[str | None, str]] = set()
@@ -264,9 +349,9 @@ def rank(operation: MigrateOperation) -> int:
     if isinstance(operation, Sql) and operation.place != "among":
         return 0 if operation.place == "first" else 5
 <% endif %>
-    if isinstance(operation, ops.DropConstraintOp) and operation.constraint_type == "foreignkey":
-        return 1
-    if isinstance(operation, ops.CreateForeignKeyOp):
+    if isinstance(operation, ops.DropConstraintOp):
+        return 1 if operation.constraint_type in {"foreignkey", "check"} else 2
+    if isinstance(operation, ops.CreateForeignKeyOp | ops.CreateCheckConstraintOp):
         return 3
     return 4 if isinstance(operation, ops.DropTableOp) else 2
 
@@ -326,6 +411,7 @@ def arrange(context: MigrationContext, _: object, scripts: list[MigrationScript]
     assert script.upgrade_ops is not None
     metadata: MetaData = context.opts["target_metadata"]
     operations = list(flat(script.upgrade_ops.ops))
+    operations += compare_checks(context, metadata, operations)
     split_circles(operations, metadata)
 <% if cookiecutter.database == "postgresql" %>
     operations = [done for found in operations for done in complete(context, found, metadata)]

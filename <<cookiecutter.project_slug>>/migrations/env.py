@@ -7,8 +7,6 @@ import time
 from alembic import context
 <% if cookiecutter.database == "mysql" %>
 from alembic.runtime.migration import MigrationContext
-<% endif %>
-<% if cookiecutter.database == "mysql" %>
 from alembic.util import CommandError
 <% endif %>
 from sqlalchemy import Connection, NullPool, text

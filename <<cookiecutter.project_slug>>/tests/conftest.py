@@ -9,7 +9,6 @@ import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -18,13 +17,18 @@ from alembic import command
 from alembic.config import Config
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
+<% if cookiecutter.database == "postgresql" %>
+from sqlalchemy import URL, delete, make_url, select
+<% else %>
 from sqlalchemy import URL, delete, make_url
+<% endif %>
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.api.errors import LastResort
 from app.core.config import load_settings
 from app.core.db import Database
-from app.core.queries import Queries, Query
+from app.core.queries import Connection, Queries
+from app.core.statements import Statement
 <% if cookiecutter.vector_search == "yes" %>
 from app.models import Document, User
 <% else %>
@@ -155,6 +159,17 @@ async def started(**settings: Any) -> AsyncIterator[tuple[AsyncClient, Database]
         yield client, app.state.database
 
 
+class Lent(Connection):
+    """A test's connection, whose transactions are savepoints of the test's."""
+
+    begin = "SAVEPOINT transaction_of_queries"
+    commit = "RELEASE SAVEPOINT transaction_of_queries"
+    rollback = "ROLLBACK TO SAVEPOINT transaction_of_queries"
+
+    async def release(self) -> None:
+        """Leave it to the test."""
+
+
 def be_impatient(database: Database, seconds: float) -> None:
     """Shorten the wait for a free connection, not that for a new one: a busy machine needs it."""
     database.pool._timeout = seconds
@@ -181,18 +196,13 @@ class QueriesIn(Queries):
         self._connection = connection
 
     async def _run(
-        self, database: Database, query: Query[Any], values: Mapping[str, Any]
-    ) -> list[dict[str, Any]]:
-        lent: Any = SimpleNamespace(
-            engine=database.engine, pool=SimpleNamespace(acquire=self._acquire, release=self._keep)
-        )
+        self, database: Database, statement: Statement[Any], values: Mapping[str, Any]
+    ) -> Any:
         async with self._connection.begin_nested():
-            return await super()._run(lent, query, values)
+            return await super()._run(database, statement, values)
 
-    async def _acquire(self) -> Any:
-        return await self._connection.get_raw_connection()
-
-    async def _keep(self, _: Any) -> None: ...
+    async def _acquire(self, database: Database) -> Connection:
+        return Lent(database, self._plans, await self._connection.get_raw_connection())
 
 
 @pytest.fixture
@@ -203,6 +213,10 @@ async def connection(app: FastAPI, database: Database) -> AsyncIterator[AsyncCon
     """
     async with database.engine.connect() as connection:
         transaction = await connection.begin()
+<% if cookiecutter.database == "postgresql" %>
+        # The driver begins it with the first statement, which may be a savepoint of `Lent`.
+        await connection.scalar(select(1))
+<% endif %>
         database.sessions.configure(bind=connection, join_transaction_mode="create_savepoint")
         queries, app.state.queries = app.state.queries, QueriesIn(database, connection)
         yield connection

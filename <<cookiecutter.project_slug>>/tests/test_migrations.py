@@ -13,14 +13,30 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+<% if cookiecutter.database == "mysql" %>
+from alembic.util import CommandError
+<% endif %>
 <% if cookiecutter.vector_search == "yes" %>
 from pgvector.sqlalchemy import VECTOR
-from sqlalchemy import URL, Column, Index, Integer, Table, make_url, text
-from sqlalchemy.exc import DBAPIError
-<% else %>
-from sqlalchemy import URL, make_url, text
 <% endif %>
-<% if cookiecutter.database == "mysql" %>
+from sqlalchemy import (
+    URL,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Enum,
+    ForeignKey,
+<% if cookiecutter.vector_search == "yes" %>
+    Index,
+<% endif %>
+    Integer,
+    Interval,
+    Table,
+    make_url,
+    text,
+    true,
+)
+<% if cookiecutter.vector_search == "yes" or cookiecutter.database == "mysql" %>
 from sqlalchemy.exc import DBAPIError
 <% endif %>
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -195,6 +211,59 @@ def copied_migrations(folder: Path) -> Config:
     return config
 
 
+def declare_orders(*colors: str) -> Table:
+    """Declare a table with what needs care in a migration."""
+    return Table(
+        "orders",
+        Base.metadata,
+        Column("id", Integer, primary_key=True),
+        Column("user_id", ForeignKey("users.id"), index=True),
+        Column("color", Enum(*colors, name="color")),
+        Column("is_open", Boolean, server_default=true()),
+        Column("lasts", Interval),
+        Column("number", Integer),
+        CheckConstraint("number > 0", name="number"),
+<% if cookiecutter.database == "postgresql" %>
+        schema="billing",
+<% endif %>
+    )
+
+
+def test_autogenerate_writes_what_goes_up_and_down(empty: URL, tmp_path: Path) -> None:
+    config = copied_migrations(tmp_path)
+    command.upgrade(config, "head")
+    for colors in ("red",), ("red", "green"), ("green",):
+        orders = declare_orders(*colors)
+        try:
+            command.revision(config, "orders", autogenerate=True)
+            command.upgrade(config, "head")
+            command.check(config)
+        finally:
+            Base.metadata.remove(orders)
+
+    command.downgrade(config, "base")
+    assert tables(empty) == {"alembic_version"}
+<% if cookiecutter.database == "postgresql" %>
+    left = (
+        "SELECT concat(to_regtype('color'), to_regnamespace('billing')) || count(*)"
+        " FROM pg_type WHERE typname = 'color_old'"
+    )
+    assert asyncio.run(databases.execute(empty, left)) == "0"
+<% endif %>
+    command.upgrade(config, "head")
+
+
+<% if cookiecutter.database == "mysql" %>
+def test_a_schema_is_refused(alembic: Config, empty: URL) -> None:
+    table = Table("invoices", Base.metadata, schema="billing")
+    try:
+        with pytest.raises(CommandError, match=r"The table billing\.invoices has a schema"):
+            command.upgrade(alembic, "head")
+    finally:
+        Base.metadata.remove(table)
+
+
+<% endif %>
 async def test_a_replica_waits_within_a_limit(empty: URL, tmp_path: Path) -> None:
     impatient = copied_migrations(tmp_path)
     env = tmp_path / "env.py"

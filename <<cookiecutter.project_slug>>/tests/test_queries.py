@@ -38,16 +38,16 @@ from sqlalchemy import (
     Uuid,
     bindparam,
     func,
-    literal,
     make_url,
     select,
+    update,
 )
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.core.db import Database, error_code
-from app.core.queries import Create, Queries, Read
+from app.core.queries import Create, Queries, Read, Update
 from app.models import User
 <% if cookiecutter.database == "mysql" %>
 from app.models.base import UTCDateTime
@@ -129,11 +129,12 @@ VALUES = {
 <% endif %>
 }
 THING = select(*Thing.__table__.columns)
-CREATE_THING = Create(ThingRow, Thing, list(VALUES), THING)
+CREATE_THING = Create(ThingRow, Thing, THING)
 THINGS = Read(ThingRow, THING.where(Thing.key == bindparam("key"), Thing.day == bindparam("day")))
 
 USER = select(User.id, User.email, User.full_name, User.created_at)
 USER_BY_EMAIL = Read(UserRead, USER.where(User.email == bindparam("email")))
+RENAME = Update(update(User).where(User.id == bindparam("user_id")))
 
 
 @pytest.fixture
@@ -160,7 +161,7 @@ async def test_types_come_back_as_from_a_session(database: Database, things: Que
 
 async def test_errors_are_those_of_a_session(database: Database, clean: None) -> None:
     queries = Queries(database, database)
-    create = Create(UserRead, User, ["email"], USER)
+    create = Create(UserRead, User, USER)
     first = await queries.create(create, email="a@example.com")
     assert first == await queries.first(USER_BY_EMAIL, email="a@example.com")
 
@@ -175,14 +176,24 @@ async def test_errors_are_those_of_a_session(database: Database, clean: None) ->
     assert database.pool.checkedout() == 0
 
 
-async def test_what_cannot_be_compiled_once_is_refused(database: Database) -> None:
-    queries = Queries(database, database)
-
-    with pytest.raises(ValueError, match="depends on its values"):
-        await queries.all(Read(UserRead, USER.where(User.id.in_([1, 2]))))
-    with pytest.raises(KeyError, match="email"):
-        await queries.all(USER_BY_EMAIL)
-    assert database.pool.checkedout() == 0
+async def test_names_are_checked(things: Queries, clean: None) -> None:
+    create = Create(UserRead, User, USER)
+    with pytest.raises(TypeError, match="Missing: email"):
+        await things.first(USER_BY_EMAIL)
+    with pytest.raises(TypeError, match="No such name: mail; there is email"):
+        await things.first(USER_BY_EMAIL, mail="a@example.com")
+    with pytest.raises(TypeError, match="No such name: full_nam; there is created_at, email, full"):
+        await things.create(create, email="a@example.com", full_nam="A")
+    with pytest.raises(TypeError, match="SQL, which needs a session"):
+        await things.create(create, email=func.lower("A@example.com"))
+    with pytest.raises(TypeError, match="No such name: full_nam"):
+        await things.execute(RENAME, user_id=1, full_nam="A")
+    with pytest.raises(TypeError, match="Missing: user_id"):
+        await things.execute(RENAME, full_name="A")
+    with pytest.raises(TypeError, match="Nothing to set"):
+        await things.execute(RENAME, user_id=1)
+    with pytest.raises(TypeError, match="The lock would end at once"):
+        await things.first(Read(UserRead, USER.with_for_update()))
 
 
 async def test_a_checkout_opens_what_is_missing() -> None:
@@ -218,7 +229,7 @@ async def test_a_cancelled_query_is_nobody_elses() -> None:
 <% else %>
     pause = func.sleep(5).cast(String(10))
 <% endif %>
-    slow = Read(UserRead, select(literal(1).label("id"), pause.label("email")))
+    slow = Read(str, select(pause))
     async with started(pool_size=1) as (client, database):
         assert (await client.get("/users/1")).status_code == 404
         query = asyncio.create_task(Queries(database, database).all(slow))

@@ -3,12 +3,12 @@
 from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Query, Response
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.api.errors import CONFLICT, DATABASE_ERRORS, INVALID_BODY, NOT_FOUND
 from app.core.deps import RetryRoute, SessionDep
-from app.core.queries import Create, QueriesDep, Read
+from app.core.queries import Create, QueriesDep, Read, TransactionDep, Update
 from app.models import User
 from app.schemas.user import UserCreate, UserId, UserPage, UserRead, UserUpdate
 
@@ -17,8 +17,10 @@ router = APIRouter(
 )
 
 USER = select(User.id, User.email, User.full_name, User.created_at)
-CREATE_USER = Create(UserRead, User, ["email", "full_name"], USER)
+CREATE_USER = Create(UserRead, User, USER, given=UserCreate)
 USER_BY_ID = Read(UserRead, USER.where(User.id == bindparam("user_id")))
+LOCKED_USER = Read(UserRead, USER.where(User.id == bindparam("user_id")).with_for_update())
+UPDATE_USER = Update(update(User).where(User.id == bindparam("user_id")))
 USERS_AFTER = Read(
     UserRead, USER.where(User.id > bindparam("after")).order_by(User.id).limit(bindparam("limit"))
 )
@@ -53,16 +55,15 @@ async def read_user(queries: QueriesDep, user_id: UserId) -> UserRead:
     return user
 
 
-@router.patch(
-    "/{user_id}", response_model=UserRead, responses={**INVALID_BODY, **NOT_FOUND, **CONFLICT}
-)
-async def update_user(session: SessionDep, user_id: UserId, data: UserUpdate) -> User:
+@router.patch("/{user_id}", responses={**INVALID_BODY, **NOT_FOUND, **CONFLICT})
+async def update_user(transaction: TransactionDep, user_id: UserId, data: UserUpdate) -> UserRead:
     """Change the fields that are sent."""
-    user = await lock_user(session, user_id)
-    for field, value in data.model_dump().items():
-        setattr(user, field, value)
-    await session.flush()
-    return user
+    user = await transaction.first(LOCKED_USER, user_id=user_id)
+    if user is None:
+        raise HTTPException(404, "No such user")
+    if changes := data.model_dump():
+        await transaction.execute(UPDATE_USER, user_id=user_id, **changes)
+    return user.model_copy(update=changes)
 
 
 @router.delete("/{user_id}", status_code=204, responses=NOT_FOUND)

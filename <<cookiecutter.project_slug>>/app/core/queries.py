@@ -1,19 +1,19 @@
 """Single statements as fast as the driver: compiled once, their rows become answers.
 
-What is one statement needs no transaction around it, no identity map and no object: the row goes
+What is one statement, or a transaction of some, needs no identity map and no object: the row goes
 straight into the model of the answer. Whatever is more, or wants objects, uses a session.
 
 Works beside `db.py` in any project whose start puts `Queries` into `app.state.queries`. What it
 rests on beyond SQLAlchemy's promises, `tests/test_queries.py` names.
 """
 
-<% if cookiecutter.database == "mysql" %>
 import asyncio
-<% endif %>
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Generic, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Annotated, Any, Self, TypeVar
+from weakref import WeakKeyDictionary
 
 <% if cookiecutter.database == "postgresql" %>
 from asyncpg import InterfaceError, PostgresError
@@ -22,109 +22,49 @@ from asyncmy.errors import Error
 <% endif %>
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
-from pydantic import BaseModel, TypeAdapter
-<% if cookiecutter.database == "postgresql" %>
-from sqlalchemy import Dialect, Select, insert
-<% else %>
-from sqlalchemy import Dialect, Select, func, insert, inspect
-<% endif %>
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
+from sqlalchemy.pool import PoolProxiedConnection
 
-from .db import READ_ONLY, Database, error_code, is_lost
-from .deps import from_lifespan
+from .db import (
+    READ_ONLY,
+    Database,
+    Opened,
+    error_code,
+    innermost_open,
+    is_lost,
+    note_commit,
+)
+from .deps import from_lifespan, refuse_socket
+from .plans import Plan, make_plan
+from .statements import Create, Read, Statement, Update, refuse_listeners
 
-# Where SQLAlchemy itself logs statements, when asked to.
-logger = logging.getLogger("sqlalchemy.engine.Engine")
+__all__ = ["Create", "Queries", "QueriesDep", "Read", "Transaction", "TransactionDep", "Update"]
 
-Model = TypeVar("Model", bound=BaseModel)
-
-# Turns a value of Python into one of the driver, or back.
-Processor = Callable[[Any], Any]
-
-
-class Query(Generic[Model]):
-    """What is run, and the model that each row becomes. Made once, at the top of a module."""
-
-    def __init__(self, model: type[Model], *statements: Any, given: Sequence[str] = ()) -> None:
-        self.rows = TypeAdapter(list[model])  # type: ignore[valid-type]
-        self.statements = statements
-        self.given = given
-
-
-class Read(Query[Model]):
-    """A SELECT of columns. Values that change are `bindparam("name")`."""
-
-    def __init__(self, model: type[Model], statement: Select[*tuple[Any, ...]]) -> None:
-        super().__init__(model, statement)
-
-
-class Create(Query[Model]):
-    """An INSERT of one row with values for the columns `given`, which is then read by `read`."""
-
-    def __init__(
-        self,
-        model: type[Model],
-        table: type[DeclarativeBase],
-        given: Sequence[str],
-        read: Select[*tuple[Any, ...]],
-    ) -> None:
-<% if cookiecutter.database == "postgresql" %>
-        row = insert(table).returning(*read.selected_columns)
-        super().__init__(model, row, given=given)
-<% else %>
-        # MySQL has no INSERT … RETURNING: the row is read by the id that the connection was given.
-        [key] = inspect(table).primary_key
-        row = read.where(key == func.last_insert_id())
-        super().__init__(model, insert(table), row, given=given)
-<% endif %>
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A statement as the driver takes it."""
-
-    sql: str
-    parameters: Sequence[tuple[str, Processor | None]]
-    # What stands in the statement itself, as in `column == 1`.
-    constants: Mapping[str, Any]
-    names: Sequence[str]
-    # Only the columns whose values the driver gives in another form than SQLAlchemy.
-    processors: Sequence[tuple[str, Processor]]
-
-    def arguments(self, values: Mapping[str, Any]) -> list[Any]:
-        """Return the values in the order of the statement. Raises KeyError when one is missing."""
-        if self.constants:
-            values = {**self.constants, **values}
-        return [
-            values[name] if processor is None else processor(values[name])
-            for name, processor in self.parameters
-        ]
-
-    def convert(self, row: Iterable[Any]) -> dict[str, Any]:
-        """Return a row by the names of its columns."""
-        values = dict(zip(self.names, row, strict=True))
-        for name, processor in self.processors:
-            values[name] = processor(values[name])
-        return values
-
+Model = TypeVar("Model")
+T = TypeVar("T")
 
 <% if cookiecutter.database == "postgresql" %>
 DRIVER_ERRORS = (PostgresError, InterfaceError)
 
 
-async def fetch(driver: Any, sql: str, arguments: Sequence[Any]) -> Sequence[Iterable[Any]]:
+async def fetch(driver: Any, sql: str, arguments: Sequence[Any]) -> Any:
     """Return all rows of a statement."""
-    rows: Sequence[Iterable[Any]] = await driver.fetch(sql, *arguments)
-    return rows
+    return await driver.fetch(sql, *arguments)
+
+
+async def execute(driver: Any, sql: str, arguments: Sequence[Any] = ()) -> int:
+    """Run a statement without rows, and return how many it changed."""
+    # Such as "UPDATE 1".
+    _, _, count = (await driver.execute(sql, *arguments)).rpartition(" ")
+    return int(count) if count.isdigit() else 0
 
 
 <% else %>
 DRIVER_ERRORS = (Error,)
 
 
-async def fetch(driver: Any, sql: str, arguments: Sequence[Any]) -> Sequence[Iterable[Any]]:
-    """Return all rows of a statement."""
+async def run_cursor(driver: Any, sql: str, arguments: Sequence[Any] | None) -> Any:
+    """Run a statement, and return the cursor that has its answer."""
     # The driver keeps its limit by a task for each answer, which takes as long as the answer
     # itself; a timer that closes the connection does the same.
     limit, driver._read_timeout = driver._read_timeout, None
@@ -132,47 +72,128 @@ async def fetch(driver: Any, sql: str, arguments: Sequence[Any]) -> Sequence[Ite
     try:
         cursor = driver.cursor()
         await cursor.execute(sql, arguments)
-        rows: Sequence[Iterable[Any]] = await cursor.fetchall()
-        return rows
+        return cursor
     finally:
         timer.cancel()
         driver._read_timeout = limit
 
 
-<% endif %>
-async def make_plan(query: Query[Any], statement: Any, dialect: Dialect, driver: Any) -> Plan:
-    """Compile a statement, with the conversions that its types ask for.
+async def fetch(driver: Any, sql: str, arguments: Sequence[Any]) -> Any:
+    """Return all rows of a statement."""
+    return await (await run_cursor(driver, sql, arguments)).fetchall()
 
-    Raises ValueError for a statement whose text depends on its values, such as `column.in_(…)`:
-    that needs a session.
-    """
-    compiled = statement.compile(dialect=dialect, column_keys=query.given)
-    if "POSTCOMPILE" in compiled.string:
-        raise ValueError(f"The text of this statement depends on its values:\n{statement}")
-    binds = {name: compiled.binds[name] for name in compiled.positiontup}
-    parameters = [
-        (name, binds[name].type.dialect_impl(dialect).bind_processor(dialect))
-        for name in compiled.positiontup
-    ]
-    constants = {name: bind.value for name, bind in binds.items() if not bind.required}
-    columns = statement.exported_columns
-<% if cookiecutter.database == "postgresql" %>
-    # Some conversions depend on what the server calls the type.
-    attributes = (await driver.prepare(compiled.string)).get_attributes()
-    codes = [attribute.type.oid for attribute in attributes]
-<% else %>
-    # No conversion of this dialect asks what the server calls the type.
-    codes = [None] * len(columns)
+
+async def execute(driver: Any, sql: str, arguments: Sequence[Any] | None = None) -> int:
+    """Run a statement without rows, and return how many it found to change."""
+    return int((await run_cursor(driver, sql, arguments)).rowcount)
+
+
+async def insert(driver: Any, sql: str, arguments: Sequence[Any]) -> int:
+    """Insert a row, and return the number that the server gave to it."""
+    return int((await run_cursor(driver, sql, arguments)).lastrowid)
+
+
 <% endif %>
-    processors = []
-    for column, code in zip(columns, codes, strict=True):
-        if processor := column.type.dialect_impl(dialect).result_processor(dialect, code):
-            processors.append((column.key, processor))
-    return Plan(compiled.string, parameters, constants, columns.keys(), processors)
+class Connection:
+    """A connection that was acquired from the pool, used by its driver's own means."""
+
+    # How a transaction begins and ends.
+    begin, commit, rollback = "BEGIN", "COMMIT", "ROLLBACK"
+
+    def __init__(self, database: Database, plans: "Plans", pooled: PoolProxiedConnection) -> None:
+        self._database = database
+        self._plans = plans
+        self._pooled = pooled
+        # SQLAlchemy's own, which ECHO_SQL and the level of its name turn on.
+        self._logger: Any = database.engine.sync_engine.logger
+
+    async def run(self, statement: Statement[Any], values: Mapping[str, Any]) -> Any:
+        """Return a statement's rows, or how many it changed. Raises what a session raises."""
+        plan = await self._plan(statement, values)
+        values = plan.complete(values)
+        if isinstance(statement, Update):
+            return await self._send(execute, plan, values)
+<% if cookiecutter.database == "mysql" %>
+        if plan.read is not None:
+            last_id = await self._send(insert, plan, values)
+            plan, values = plan.read, plan.key_of(values, last_id)
+<% endif %>
+        return plan.convert(await self._send(fetch, plan, values))
+
+    async def command(self, sql: str) -> None:
+        """Begin or end a transaction."""
+        if self._logger.isEnabledFor(logging.INFO):
+            self._logger.info(sql)
+        await self._guard(sql, execute(self._pooled.driver_connection, sql))
+
+    @property
+    def is_usable(self) -> bool:
+        """Return whether nothing has ended it."""
+        return self._pooled.is_valid
+
+    def invalidate(self) -> None:
+        """Close it: what it was in the middle of must find nobody."""
+        self._pooled.invalidate()
+
+    async def release(self) -> None:
+        """Give it back to the pool."""
+        await self._database.pool.release(self._pooled)
+
+    async def _plan(self, statement: Statement[Any], values: Mapping[str, Any]) -> Plan:
+        plans = self._plans.get(statement)
+        if plans is None:
+            plans = self._plans[statement] = {}
+        key = self._database, frozenset(values)
+        plan = plans.get(key)
+        if plan is None:
+            refuse_listeners(statement, self._database.sessions)
+<% if cookiecutter.database == "postgresql" %>
+            dialect = self._database.engine.dialect
+            plan = plans[key] = await make_plan(statement, values, dialect, self._describe)
+<% else %>
+            plan = plans[key] = make_plan(statement, values, self._database.engine.dialect)
+<% endif %>
+        return plan
+
+<% if cookiecutter.database == "postgresql" %>
+    async def _describe(self, sql: str) -> list[int]:
+        driver: Any = self._pooled.driver_connection
+        prepared = await self._guard(sql, driver.prepare(sql))
+        return [attribute.type.oid for attribute in prepared.get_attributes()]
+
+<% endif %>
+    async def _send(self, how: Any, plan: Plan, values: Mapping[str, Any]) -> Any:
+        arguments = plan.arguments(values)
+        if self._logger.isEnabledFor(logging.INFO):
+            hidden = self._database.engine.sync_engine.hide_parameters
+            self._logger.info("%s %s", plan.sql, "[values hidden]" if hidden else arguments)
+        return await self._guard(plan.sql, how(self._pooled.driver_connection, plan.sql, arguments))
+
+    async def _guard(self, sql: str, answer: Awaitable[T]) -> T:
+        """Wait for an answer. After an error, keep the connection only if it is still good."""
+        try:
+            return await answer
+        except Exception as cause:
+            driver = self._pooled.driver_connection
+            lost, known = is_lost(driver, cause), isinstance(cause, DRIVER_ERRORS)
+            error = DBAPIError(sql, None, cause, True, connection_invalidated=lost)
+            if lost or not known or error_code(error) in READ_ONLY:
+                self.invalidate()
+            if isinstance(cause, TimeoutError) or not (lost or known):
+                raise
+            raise error from cause
+        except BaseException:
+            # Cancelled: the answer may still come. It must find nobody.
+            self.invalidate()
+            raise
+
+
+# By the names of the values that are given.
+Plans = WeakKeyDictionary[Statement[Any], dict[tuple[Database, frozenset[str]], Plan]]
 
 
 class Queries:
-    """Runs queries, each by itself, outside of any transaction: reads on a replica if there is one.
+    """Runs statements, each by itself: reads on a replica if there is one. Begins transactions.
 
     They share the pool of the database's sessions.
     """
@@ -180,10 +201,12 @@ class Queries:
     def __init__(self, database: Database, replica: Database) -> None:
         self._database = database
         self._replica = replica
-        self._plans: dict[Query[Any], list[Plan]] = {}
+        self._plans: Plans = WeakKeyDictionary()
 
     async def all(self, read: Read[Model], **values: Any) -> list[Model]:
         """Return all rows. Raises what a session raises: DBAPIError, or that of a full pool."""
+        if read.locks:
+            raise TypeError("The lock would end at once: read it in a transaction, by `begin()`")
         return read.rows.validate_python(await self._run(self._replica, read, values))
 
     async def first(self, read: Read[Model], **values: Any) -> Model | None:
@@ -193,8 +216,23 @@ class Queries:
 
     async def create(self, create: Create[Model], **values: Any) -> Model:
         """Store a row and return it as it was stored. Raises what a session raises."""
-        [row] = create.rows.validate_python(await self._run(self._database, create, values))
+<% if cookiecutter.database == "mysql" %>
+        # MySQL has no INSERT … RETURNING as MariaDB has: it takes two statements.
+        if not getattr(self._database.engine.dialect, "insert_returning", False):
+            async with self.begin() as transaction:
+                return await transaction.create(create, **values)
+<% endif %>
+        [row] = create.rows.validate_python(await self._write(create, values))
         return row
+
+    async def execute(self, update: Update, **values: Any) -> int:
+        """Change rows, and return how many were found. Raises what a session raises."""
+        count: int = await self._write(update, values)
+        return count
+
+    def begin(self) -> "Transaction":
+        """Return a transaction: `async with queries.begin() as transaction`."""
+        return Transaction(lambda: self._acquire(self._database))
 
     async def ping(self) -> None:
         """Raise what a request would get now, from the database or its replica."""
@@ -202,41 +240,121 @@ class Queries:
         if self._replica is not self._database:
             await self._replica.ping()
 
+    async def _write(self, statement: Statement[Any], values: Mapping[str, Any]) -> Any:
+        refuse_beside_another()
+        answer = await self._run(self._database, statement, values)
+        note_commit()
+        return answer
+
     async def _run(
-        self, database: Database, query: Query[Any], values: Mapping[str, Any]
-    ) -> list[dict[str, Any]]:
-        borrowed = await database.pool.acquire()
-        driver = borrowed.driver_connection
-        sql = None
+        self, database: Database, statement: Statement[Any], values: Mapping[str, Any]
+    ) -> Any:
+        values = statement.prepare(values)
+        connection = await self._acquire(database)
         try:
-            plans = self._plans.get(query)
-            if plans is None:
-                plans = [
-                    await make_plan(query, statement, database.engine.dialect, driver)
-                    for statement in query.statements
-                ]
-                self._plans[query] = plans
-            for plan in plans:
-                sql = plan.sql
-                arguments = plan.arguments(values)
-                if database.engine.echo:
-                    logger.info("%s %r", plan.sql, arguments)
-                rows = await fetch(driver, plan.sql, arguments)
-            return [plan.convert(row) for row in rows]
-        except Exception as cause:
-            lost, known = is_lost(driver, cause), isinstance(cause, DRIVER_ERRORS)
-            error = DBAPIError(sql, None, cause, True, connection_invalidated=lost)
-            if lost or not known or error_code(error) in READ_ONLY:
-                borrowed.invalidate()
-            if isinstance(cause, TimeoutError) or not (lost or known):
-                raise
-            raise error from cause
-        except BaseException:
-            # Cancelled: the answer may still come. It must find nobody.
-            borrowed.invalidate()
-            raise
+            return await connection.run(statement, values)
         finally:
-            await database.pool.release(borrowed)
+            await connection.release()
+
+    async def _acquire(self, database: Database) -> Connection:
+        return Connection(database, self._plans, await database.pool.acquire())
+
+
+class Transaction:
+    """Statements on one connection, committed together at the end of the block.
+
+    Rolled back after any error, of a statement too that somebody else has caught. It begins with
+    its first statement, and is of one task: other uses raise RuntimeError.
+    """
+
+    def __init__(self, acquire: Callable[[], Awaitable[Connection]]) -> None:
+        self._acquire = acquire
+        self._opened: Opened | None = None
+        self._connection: Connection | None = None
+        self._error: BaseException | None = None
+
+    async def __aenter__(self) -> Self:
+        refuse_beside_another()
+        self._opened = Opened()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        assert self._opened is not None
+        self._opened.close()
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            if error is None and self._error is None:
+                await connection.command(connection.commit)
+                note_commit()
+            elif isinstance(error, Exception | None) and connection.is_usable:
+                # What fails here has closed the connection, which rolls back as well.
+                with suppress(Exception):
+                    await connection.command(connection.rollback)
+            else:
+                connection.invalidate()
+        finally:
+            await connection.release()
+        if error is None:
+            self._refuse_after_error()
+
+    async def all(self, read: Read[Model], **values: Any) -> list[Model]:
+        """Return all rows, as they are on the primary. Raises what a session raises."""
+        return read.rows.validate_python(await self._run(read, values))
+
+    async def first(self, read: Read[Model], **values: Any) -> Model | None:
+        """Return the first row, or None. Raises what a session raises."""
+        rows = await self.all(read, **values)
+        return rows[0] if rows else None
+
+    async def create(self, create: Create[Model], **values: Any) -> Model:
+        """Store a row and return it as it was stored. Raises what a session raises."""
+        [row] = create.rows.validate_python(await self._run(create, values))
+        return row
+
+    async def execute(self, update: Update, **values: Any) -> int:
+        """Change rows, and return how many were found. Raises what a session raises."""
+        count: int = await self._run(update, values)
+        return count
+
+    async def _run(self, statement: Statement[Any], values: Mapping[str, Any]) -> Any:
+        if self._opened is None or self._opened.task is not asyncio.current_task():
+            raise RuntimeError(
+                "A transaction is used by the task that opened it, and within its block only:"
+                " `async with queries.begin() as transaction`."
+            )
+        self._refuse_after_error()
+        values = statement.prepare(values)
+        try:
+            if self._connection is None:
+                self._connection = await self._acquire()
+                await self._connection.command(self._connection.begin)
+            return await self._connection.run(statement, values)
+        except BaseException as error:
+            self._error = error
+            raise
+
+    def _refuse_after_error(self) -> None:
+        if self._error is not None:
+            raise PendingRollbackError(
+                f"This transaction was rolled back after an error: {self._error}"
+            ) from self._error
+
+
+def refuse_beside_another() -> None:
+    """Raise RuntimeError for a write of its own beside an open session or transaction.
+
+    It would be committed by itself: twice when the other one is run again after a conflict, and
+    even when that is rolled back.
+    """
+    if innermost_open() is not None:
+        raise RuntimeError(
+            "This would be committed by itself, while a session or transaction is open here:"
+            " write by that one too."
+        )
 
 
 async def get_queries(connection: HTTPConnection) -> Queries:
@@ -246,3 +364,16 @@ async def get_queries(connection: HTTPConnection) -> Queries:
 
 
 QueriesDep = Annotated[Queries, Depends(get_queries)]
+
+
+async def get_transaction(
+    connection: HTTPConnection, queries: QueriesDep
+) -> AsyncIterator[Transaction]:
+    """Open the request's transaction: committed when all went well, rolled back on any error."""
+    refuse_socket(connection)
+    async with queries.begin() as transaction:
+        yield transaction
+
+
+# As with a session, the commit comes before the response.
+TransactionDep = Annotated[Transaction, Depends(get_transaction, scope="function")]

@@ -1,0 +1,429 @@
+"""Single statements do what a session does, or say what to write when they are defined.
+
+The models are of these tests' own: nothing here rests on the example.
+"""
+
+import gc
+import logging
+import random
+import uuid
+import weakref
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from sqlalchemy import (
+<% if cookiecutter.database == "postgresql" %>
+    ARRAY,
+<% endif %>
+    JSON,
+    BigInteger,
+<% if cookiecutter.database == "postgresql" %>
+    Identity,
+<% endif %>
+    String,
+    Uuid,
+<% if cookiecutter.database == "postgresql" %>
+    any_,
+<% endif %>
+    bindparam,
+    event,
+    func,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, validates
+
+from app.core import checks
+from app.core.db import Database, OneTaskSession, error_code
+from app.core.queries import Create, Queries, Read, Update
+
+
+class Apart(DeclarativeBase):
+    """A base whose tables no migration knows."""
+<% if cookiecutter.database == "mysql" %>
+
+    __table_args__ = {"mysql_charset": "utf8mb4"}
+<% endif %>
+
+
+class Note(Apart):
+    """A row with each kind of default, and columns that are called otherwise than here."""
+
+    __tablename__ = "notes"
+    id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True, default=uuid.uuid4)
+    number: Mapped[int | None] = mapped_column("number_of_it")
+    plain: Mapped[str | None] = mapped_column(String(20))
+    needed: Mapped[str] = mapped_column(String(20))
+    constant: Mapped[str | None] = mapped_column(String(20), default="constant")
+    called: Mapped[str | None] = mapped_column(String(20), insert_default=lambda: "called")
+    doubled: Mapped[int | None] = mapped_column(
+        default=lambda context: 2 * (context.get_current_parameters()["number_of_it"] or 0)
+    )
+    computed: Mapped[int | None] = mapped_column(default=func.length("four"))
+    served: Mapped[str | None] = mapped_column(String(20), server_default="served")
+    document: Mapped[Any | None] = mapped_column(JSON)
+    changed: Mapped[str | None] = mapped_column(String(20), onupdate="changed")
+    changes: Mapped[int | None] = mapped_column(onupdate=lambda: 7)
+    length: Mapped[int | None] = mapped_column(onupdate=func.length("four"))
+
+
+class Owner(Apart):
+    """A row with a number of the server's, which can be given as well."""
+
+    __tablename__ = "owners"
+<% if cookiecutter.database == "postgresql" %>
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+<% else %>
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+<% endif %>
+    name: Mapped[str] = mapped_column(String(20))
+
+
+class Setting(Apart):
+    """A row whose key is somebody else's."""
+
+    __tablename__ = "settings"
+    owner_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    value: Mapped[str] = mapped_column(String(20))
+
+
+class Share(Apart):
+    """A row with a key of two columns."""
+
+    __tablename__ = "shares"
+    owner_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    note_id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
+    value: Mapped[str] = mapped_column(String(20))
+
+
+class NoteRow(BaseModel):
+    """The values just as they came back."""
+
+    id: Any
+    number: Any
+    plain: Any
+    needed: Any
+    constant: Any
+    called: Any
+    doubled: Any
+    computed: Any
+    served: Any
+    document: Any
+    changed: Any
+    changes: Any
+    length: Any
+
+
+class OwnerRow(BaseModel):
+    """The values just as they came back."""
+
+    id: int
+    name: str
+
+
+class SettingRow(BaseModel):
+    """The values just as they came back."""
+
+    owner_id: int
+    value: str
+
+
+class ShareRow(SettingRow):
+    """The values just as they came back."""
+
+    note_id: uuid.UUID
+
+
+def columns_of(table: type[DeclarativeBase], row: type[BaseModel]) -> Any:
+    """Select what a row has."""
+    return select(*(getattr(table, name) for name in row.model_fields))
+
+
+NOTE, OWNER = columns_of(Note, NoteRow), columns_of(Owner, OwnerRow)
+NOTE_BY_ID = Read(NoteRow, NOTE.where(Note.id == bindparam("note_id")))
+CREATE_NOTE = Create(NoteRow, Note, NOTE)
+CREATE_OWNER = Create(OwnerRow, Owner, OWNER)
+CREATE_SETTING = Create(SettingRow, Setting, columns_of(Setting, SettingRow))
+CREATE_SHARE = Create(ShareRow, Share, columns_of(Share, ShareRow))
+CHANGE_NOTE = Update(update(Note).where(Note.id == bindparam("note_id")))
+
+
+@pytest.fixture
+async def queries(database: Database) -> AsyncIterator[Queries]:
+    """Make the tables, for one test."""
+    async with database.engine.begin() as connection:
+        await connection.run_sync(Apart.metadata.create_all)
+    yield Queries(database, database)
+    async with database.engine.begin() as connection:
+        await connection.run_sync(Apart.metadata.drop_all)
+
+
+async def by_session(database: Database, values: dict[str, Any]) -> dict[str, Any]:
+    """Store a note as a session does, and return what was stored."""
+    async with database.session() as session:
+        note = Note(**values)
+        session.add(note)
+        await session.flush()
+    return await stored(database, note.id)
+
+
+async def stored(database: Database, note_id: uuid.UUID) -> dict[str, Any]:
+    """Return a note as the server has it, JSON's null told from NULL."""
+    async with database.session() as session:
+        found = await session.execute(
+            NOTE.add_columns(Note.document.is_(None).label("is_null")).where(Note.id == note_id)
+        )
+        return dict(found.mappings().one())
+
+
+def without_id(values: dict[str, Any]) -> dict[str, Any]:
+    """Return what is not by chance."""
+    return {name: value for name, value in values.items() if name != "id"}
+
+
+async def outcome(way: Callable[[], Any]) -> Any:
+    """Return what comes of it: values, or the number of the error."""
+    try:
+        return without_id(await way())
+    except DBAPIError as error:
+        return error_code(error)
+
+
+def some_values(random: random.Random) -> dict[str, Any]:
+    """Return values for some columns, NULL among them."""
+    texts = [None, "", "text", "ü🙂", "%s $1 :x"]
+    choices: dict[str, list[Any]] = {
+        "id": [None, uuid.UUID(int=random.getrandbits(128), version=4)],
+        "number": [None, 0, -5, 2**31 - 1],
+        "document": [None, [], {"a": None}, "text", 0],
+        "doubled": [None, 3],
+        "computed": [None, 5],
+        "changes": [None, 1],
+        "length": [None, 2],
+    }
+    names = random.sample(list(NoteRow.model_fields), random.randrange(len(NoteRow.model_fields)))
+    values = {name: random.choice(choices.get(name, texts)) for name in names}
+    # Without it, or with NULL, nothing is stored: seldom.
+    if random.random() < 0.9:
+        values["needed"] = "needed"
+    return values
+
+
+async def test_both_ways_store_the_same(queries: Queries, database: Database) -> None:
+    seed = random.randrange(10**6)
+    print(f"STATEMENTS_SEED={seed}")
+    chance = random.Random(seed)
+    for _ in range(40):
+        values = some_values(chance)
+
+        async def fast(values: dict[str, Any] = values) -> dict[str, Any]:
+            created = await queries.create(CREATE_NOTE, **values)
+            assert created == await queries.first(NOTE_BY_ID, note_id=created.id)
+            return await stored(database, created.id)
+
+        async def slow(values: dict[str, Any] = values) -> dict[str, Any]:
+            # The same key cannot be stored twice.
+            return await by_session(database, without_id(values))
+
+        assert await outcome(fast) == await outcome(slow), values
+
+
+async def test_both_ways_change_the_same(queries: Queries, database: Database) -> None:
+    seed = random.randrange(10**6)
+    print(f"STATEMENTS_SEED={seed}")
+    chance = random.Random(seed)
+    ids = [(await queries.create(CREATE_NOTE, needed="needed")).id for _ in range(2)]
+    for _ in range(40):
+        values = without_id(some_values(chance)) or {"number": 1}
+
+        async def fast(values: dict[str, Any] = values) -> dict[str, Any]:
+            assert await queries.execute(CHANGE_NOTE, note_id=ids[0], **values) == 1
+            return await stored(database, ids[0])
+
+        async def slow(values: dict[str, Any] = values) -> dict[str, Any]:
+            async with database.session() as session:
+                await session.execute(update(Note).where(Note.id == ids[1]).values(**values))
+            return await stored(database, ids[1])
+
+        assert await outcome(fast) == await outcome(slow), values
+    assert await queries.execute(CHANGE_NOTE, note_id=uuid.uuid4(), number=1) == 0
+
+
+async def test_each_key_is_answered_with_its_own_row(queries: Queries) -> None:
+    first = await queries.create(CREATE_OWNER, name="first")
+    for owner_id in (first.id + 10, first.id + 5):
+        setting = await queries.create(CREATE_SETTING, owner_id=owner_id, value=f"of {owner_id}")
+        assert setting == SettingRow(owner_id=owner_id, value=f"of {owner_id}")
+        # What has a number of the server's, may be given one.
+        owner = await queries.create(CREATE_OWNER, id=owner_id + 100, name=f"is {owner_id}")
+        assert owner == OwnerRow(id=owner_id + 100, name=f"is {owner_id}")
+    for note_id in (uuid.uuid4(), uuid.uuid4()):
+        share = await queries.create(CREATE_SHARE, owner_id=1, note_id=note_id, value="v")
+        assert share == ShareRow(owner_id=1, note_id=note_id, value="v")
+
+
+class Wrong(BaseModel):
+    """A schema with a field that no column has."""
+
+    name: str
+    nmae: str
+
+
+class Checked(Apart):
+    """A model that looks at what it is given."""
+
+    __tablename__ = "checked"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(20))
+
+    @validates("name")
+    def check(self, _: str, value: str) -> str:
+        """Change it."""
+        return value.lower()
+
+
+class Versioned(Apart):
+    """A model that counts its versions."""
+
+    __tablename__ = "versioned"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column()
+    __mapper_args__ = {"version_id_col": version}
+
+
+class Peculiar(Apart):
+    """A model that makes itself."""
+
+    __tablename__ = "peculiar"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+    def __init__(self) -> None:
+        self.id = 5
+
+
+REFUSED: dict[str, tuple[str, Callable[[], Any]]] = {
+    "two of one name": (
+        "Two columns are called id",
+        lambda: Read(OwnerRow, OWNER.add_columns(Owner.id)),
+    ),
+    "no name": (r"\.label", lambda: Read(OwnerRow, select(Owner.id, func.lower(Owner.name)))),
+    "dropped": ("no value, only id", lambda: Read(OwnerRow, OWNER.add_columns(Setting.value))),
+    "missing": ("needs name", lambda: Read(OwnerRow, select(Owner.id))),
+    "scalar of two": ("do not make one", lambda: Read(int, OWNER)),
+    "objects": ("select columns", lambda: Read(OwnerRow, select(Owner))),
+    "text": (r"text\(…\)\.columns", lambda: Read(OwnerRow, text("SELECT 1"))),  # type: ignore[arg-type]
+    "in": ("in place of", lambda: Read(OwnerRow, OWNER.where(Owner.id.in_([1, 2])))),
+    "in of a parameter": (
+        "in place of",
+        lambda: Read(OwnerRow, OWNER.where(Owner.id.in_(bindparam("ids", expanding=True)))),
+    ),
+    "options": (
+        "options",
+        lambda: Read(OwnerRow, OWNER.execution_options(schema_translate_map={None: "x"})),
+    ),
+    "schema": (
+        "No such name: nmae; there is id, name",
+        lambda: Create(OwnerRow, Owner, OWNER, given=Wrong),
+    ),
+    "another table": ("its own columns", lambda: Create(OwnerRow, Setting, OWNER)),
+    "a condition": ("its own columns", lambda: Create(OwnerRow, Owner, OWNER.where(Owner.id == 1))),
+    "validators": (
+        "validates name",
+        lambda: Create(OwnerRow, Checked, columns_of(Checked, OwnerRow)),
+    ),
+    "versions": (
+        "counts",
+        lambda: Update(update(Versioned).where(Versioned.id == bindparam("key"))),
+    ),
+    "own __init__": ("__init__", lambda: Create(OwnerRow, Peculiar, select(Owner.id, Owner.name))),
+    "parameter like a column": (
+        "call the parameter otherwise",
+        lambda: Update(update(Owner).where(Owner.id == bindparam("id"))),
+    ),
+    "rows of an update": ("how many", lambda: Update(update(Owner).returning(Owner.id))),
+    "a table": ("Update a model", lambda: Update(update(Owner.__table__))),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_a_session_would_do_otherwise_is_refused_at_once(case: str) -> None:
+    message, define = REFUSED[case]
+    with pytest.raises(TypeError, match=message):
+        define()
+
+
+async def test_what_looks_alike_works(queries: Queries) -> None:
+    for name in ("a", "b", "c"):
+        await queries.create(CREATE_OWNER, name=name)
+    count = Read(int, select(func.count()).select_from(Owner))
+    names = text("SELECT id AS number, name FROM owners WHERE name > :name ORDER BY name")
+    named = Read(OwnerRow, names.columns(Owner.id, Owner.name))
+    labelled = Read(OwnerRow, select(Owner.id, (Owner.name + "!").label("name")).order_by("name"))
+
+    assert await queries.first(count) == 3
+    assert [row.name for row in await queries.all(named, name="a")] == ["b", "c"]
+    assert [row.name for row in await queries.all(labelled)] == ["a!", "b!", "c!"]
+<% if cookiecutter.database == "postgresql" %>
+    ids = bindparam("ids", type_=ARRAY(BigInteger))
+    among = Read(str, select(Owner.name).where(Owner.id == any_(ids)).order_by(Owner.name))
+    assert await queries.all(among, ids=[1, 3]) == ["a", "c"]
+<% endif %>
+
+
+async def test_who_listens_to_sessions_is_not_passed_by(queries: Queries) -> None:
+    def hide_deleted(_: object) -> None: ...
+
+    def audit(*_: object) -> None: ...
+
+    read, create = Read(int, select(Owner.id)), Create(OwnerRow, Owner, OWNER)
+    event.listen(OneTaskSession, "do_orm_execute", hide_deleted)
+    event.listen(Session, "before_flush", audit)
+    try:
+        with pytest.raises(TypeError, match="hide_deleted listens to do_orm_execute"):
+            await queries.all(read)
+        with pytest.raises(TypeError, match="audit listens to before_flush"):
+            await queries.create(create, name="a")
+        allowed = Read(int, select(Owner.id), ignore_events=True)
+        assert await queries.all(allowed) == []
+    finally:
+        event.remove(OneTaskSession, "do_orm_execute", hide_deleted)
+        event.remove(Session, "before_flush", audit)
+    event.listen(Owner, "before_insert", audit)
+    try:
+        with pytest.raises(TypeError, match="listens to before_insert"):
+            await queries.create(create, name="a")
+    finally:
+        event.remove(Owner, "before_insert", audit)
+
+
+async def test_statements_made_again_and_again_leave_nothing_but_a_warning(
+    queries: Queries, caplog: pytest.LogCaptureFixture
+) -> None:
+    made: list[weakref.ref[Any]] = []
+    for _ in range(checks.TOO_MANY + 1):
+        read = Read(int, select(Owner.id))
+        made.append(weakref.ref(read))
+        await queries.all(read)
+    gc.collect()
+
+    assert sum(one() is not None for one in made) <= 1
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "test_statements.py" in caplog.text
+
+
+async def test_the_log_shows_statements_as_sqlalchemy_does(
+    queries: Queries, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "sqlalchemy.engine.Engine"):
+        await queries.create(CREATE_OWNER, name="secret")
+        async with queries.begin() as transaction:
+            await transaction.create(CREATE_OWNER, name="secret")
+
+    for part in ("INSERT INTO owners", "BEGIN", "COMMIT"):
+        assert part in caplog.text
+    # Values are shown by ECHO_SQL only.
+    assert "secret" not in caplog.text
