@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -256,6 +256,23 @@ def test_a_throwaway_server_ends_when_who_asked_is_killed_meanwhile(service: Ser
         asker.kill()
     # It is the leader of a session, which holds all that it starts.
     assert until(lambda: subprocess.run(["ps", "-s", str(supervisor)]).returncode != 0)
+
+
+def test_servers_that_start_at_once_leave_each_other_alone(service: Service) -> None:
+    """MariaDB deletes at its start what it finds in the folder for temporary files."""
+    words = [str(service.project / ".venv/bin/python"), "-m", "dev.database"]
+    with ExitStack() as stack:
+        starts = [
+            stack.enter_context(
+                subprocess.Popen(
+                    words, cwd=service.project, env=environment(), stderr=subprocess.PIPE, text=True
+                )
+            )
+            for _ in range(6)
+        ]
+        for start in starts:
+            _, reason = start.communicate()
+            assert start.returncode == 0, reason
 
 
 def test_odd_surroundings(service: Service, tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ def test_every_pair_of_answers_is_tried() -> None:
 def test_answers_are_proven(row: dict[str, str], tmp_path: Path) -> None:
     said = generate(tmp_path, *(f"{prompt}={answer}" for prompt, answer in row.items()))
     assert re.search(r"^  \d+ tests passed in \d+\.\d s$", said, re.MULTILINE)
-    assert "Success: no issues" in run("make", "lint", cwd=tmp_path / "my-service").stdout
+    if row is next(other for other in ROWS if variant(other) == variant(row)):
+        assert "Success: no issues" in run("make", "lint", cwd=tmp_path / "my-service").stdout
 
 
 @pytest.mark.parametrize(
@@ -72,4 +73,9 @@ def test_numbers_are_proven(
 ) -> None:
     project = render(tmp_path / "out", **row)
     (project / ".venv").symlink_to(service.project / ".venv")
+    # Somebody's own settings change nothing either.
+    (project / ".env").write_text(
+        "POOL_SIZE=3\nSTATEMENT_TIMEOUT=0.001\nECHO_SQL=yes\nLOG_LEVEL=critical\n"
+        "CORS_ORIGINS=https://example.com\n"
+    )
     assert re.search(r"^\d+ passed in ", python(project, "-m", "pytest", "-q"), re.MULTILINE)

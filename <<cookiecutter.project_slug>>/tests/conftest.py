@@ -45,13 +45,22 @@ PROJECT = Path(__file__).parent.parent
 SERVER = pytest.StashKey[str]()
 
 # What the tests rest on, whatever the service has as its own, in `config.py`, `.env` or outside.
-SETTINGS = {
-    "DATABASE_READ_URL": "",
-    "MIGRATION_DATABASE_URL": "",
+POOL = {
     "POOL_SIZE": "20",
+<% if cookiecutter.sync_bridge == "yes" %>
+    "SYNC_POOL_SIZE": "5",
+<% endif %>
     "MAX_OVERFLOW": "0",
     "POOL_TIMEOUT": "3",
     "POOL_RECYCLE": "1800",
+}
+SETTINGS = POOL | {
+    "DATABASE_READ_URL": "",
+    "MIGRATION_DATABASE_URL": "",
+    "STATEMENT_TIMEOUT": "30",
+    "ECHO_SQL": "false",
+    "LOG_LEVEL": "INFO",
+    "CORS_ORIGINS": "",
 }
 
 # A bug in a route is raised in the test that meets it.

@@ -314,6 +314,7 @@ async def test_whatever_happens_the_pool_stays_whole(
         assert set(model.outcomes) >= OUTCOMES[limit], model.outcomes
         await nobody_has_any(database)
         # All of it can be had again, and not one more.
+        be_impatient(database, 20)
         all_of_it = [await pool.acquire() for _ in range(size + overflow)]
         served = len(model.served)
         one_more = asyncio.create_task(pool.acquire())

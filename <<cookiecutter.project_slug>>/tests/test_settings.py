@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from app.core import config
 from app.core.config import Settings, load_settings
 from app.core.urls import DRIVER, EXAMPLE_URL
-from tests.conftest import SETTINGS, started
+from tests.conftest import POOL, started
 from tests.process import PROJECT
 
 PASSWORD = "correct-horse"
@@ -46,7 +46,7 @@ def test_the_environment_comes_before_the_file(
 
 
 async def test_the_service_runs_with_a_pool_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in SETTINGS:
+    for name in POOL:
         monkeypatch.delenv(name)
     # Only what it takes a busy machine to open a connection is not for the service to say.
     async with started(pool_timeout=10) as (client, _):
