@@ -15,6 +15,7 @@ REQUESTS = {
     "read": "GET /users/{id}",
     "list": "GET /users?limit=50",
     "create": "POST /users",
+    "change": "PATCH /users/{id}",
 }
 
 # A pool is large enough when larger ones bring less than this share more.

@@ -1,5 +1,5 @@
 -- What wrk sends, and what it says at the end.
--- wrk … -s load.lua URL -- read|list|create USERS SEED
+-- wrk … -s load.lua URL -- read|list|create|change USERS SEED
 
 local requests = {}
 
@@ -17,6 +17,12 @@ function requests.create(_, seed)
    created = created + 1
    local body = string.format('{"email":"%s-%d@example.com","full_name":"Somebody"}', seed, created)
    return wrk.format("POST", "/users", { ["Content-Type"] = "application/json" }, body)
+end
+
+function requests.change(users)
+   local path = "/users/" .. math.random(1, users)
+   local body = string.format('{"full_name":"Somebody %d"}', math.random(1, 1000))
+   return wrk.format("PATCH", path, { ["Content-Type"] = "application/json" }, body)
 end
 
 function init(args)

@@ -128,6 +128,8 @@ async def make_plan(
     columns = getattr(sql, "exported_columns", ())
     # Some conversions depend on what the server calls the type.
     codes = await describe(compiled.string) if columns else ()
+    if len(codes) != len(columns):
+        raise TypeError(f"The server gives {len(codes)} columns, not {len(columns)}:\n{sql}")
     return plan_of(compiled, statement.names, columns, codes)
 <% else %>
 def make_plan(statement: Statement[Any], values: Mapping[str, Any], dialect: Dialect) -> Plan:

@@ -9,8 +9,8 @@ rests on beyond SQLAlchemy's promises, `tests/test_queries.py` names.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Annotated, Any, Self, TypeVar
 from weakref import WeakKeyDictionary
@@ -20,7 +20,7 @@ from asyncpg import InterfaceError, PostgresError
 <% else %>
 from asyncmy.errors import Error
 <% endif %>
-from fastapi import Depends
+from fastapi import Depends, Request
 from fastapi.requests import HTTPConnection
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.pool import PoolProxiedConnection
@@ -34,7 +34,7 @@ from .db import (
     is_lost,
     note_commit,
 )
-from .deps import from_lifespan, refuse_socket
+from .deps import from_lifespan
 from .plans import Plan, make_plan
 from .statements import Create, Read, Statement, Update, refuse_listeners
 
@@ -63,18 +63,52 @@ async def execute(driver: Any, sql: str, arguments: Sequence[Any] = ()) -> int:
 DRIVER_ERRORS = (Error,)
 
 
+class Watch:
+    """Closes connections whose answer is overdue. It looks once a second.
+
+    The driver keeps its limit by a task for each answer, and a timer for each takes long as well.
+    """
+
+    def __init__(self) -> None:
+        self._until: dict[Any, float] = {}
+        self._looking_in: asyncio.AbstractEventLoop | None = None
+
+    def begin(self, driver: Any, limit: float) -> None:
+        """Await an answer, for so many seconds and up to one more."""
+        loop = asyncio.get_running_loop()
+        if self._looking_in is not loop:
+            self._looking_in = loop
+            loop.call_later(1, self._look, loop)
+        self._until[driver] = loop.time() + limit
+
+    def end(self, driver: Any) -> None:
+        """Note that the answer is there."""
+        del self._until[driver]
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for driver, until in self._until.items():
+            if until < now:
+                driver.close()
+        if self._until:
+            loop.call_later(1, self._look, loop)
+        else:
+            self._looking_in = None
+
+
+watch = Watch()
+
+
 async def run_cursor(driver: Any, sql: str, arguments: Sequence[Any] | None) -> Any:
     """Run a statement, and return the cursor that has its answer."""
-    # The driver keeps its limit by a task for each answer, which takes as long as the answer
-    # itself; a timer that closes the connection does the same.
     limit, driver._read_timeout = driver._read_timeout, None
-    timer = asyncio.get_running_loop().call_later(limit, driver.close)
+    watch.begin(driver, limit)
     try:
         cursor = driver.cursor()
         await cursor.execute(sql, arguments)
         return cursor
     finally:
-        timer.cancel()
+        watch.end(driver)
         driver._read_timeout = limit
 
 
@@ -133,7 +167,8 @@ class Connection:
 
     def invalidate(self) -> None:
         """Close it: what it was in the middle of must find nobody."""
-        self._pooled.invalidate()
+        if self.is_usable:
+            self._pooled.invalidate()
 
     async def release(self) -> None:
         """Give it back to the pool."""
@@ -366,14 +401,14 @@ async def get_queries(connection: HTTPConnection) -> Queries:
 QueriesDep = Annotated[Queries, Depends(get_queries)]
 
 
-async def get_transaction(
-    connection: HTTPConnection, queries: QueriesDep
-) -> AsyncIterator[Transaction]:
-    """Open the request's transaction: committed when all went well, rolled back on any error."""
-    refuse_socket(connection)
-    async with queries.begin() as transaction:
-        yield transaction
+async def get_transaction(request: Request, queries: QueriesDep) -> Transaction:
+    """Open the request's transaction: committed when all went well, rolled back on any error.
+
+    As with a session, the commit comes before the response: FastAPI closes this stack in between.
+    A `yield` and scope="function" would do the same, but take as long as a statement.
+    """
+    stack: AsyncExitStack = request.scope["fastapi_function_astack"]
+    return await stack.enter_async_context(queries.begin())
 
 
-# As with a session, the commit comes before the response.
-TransactionDep = Annotated[Transaction, Depends(get_transaction, scope="function")]
+TransactionDep = Annotated[Transaction, Depends(get_transaction)]
