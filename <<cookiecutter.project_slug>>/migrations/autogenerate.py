@@ -306,10 +306,6 @@ def compare_checks(
         existing = {
             str(check["name"]): check["sqltext"]
             for check in inspector.get_check_constraints(table.name, schema=table.schema)
-<% if cookiecutter.database == "mysql" %>
-            # MariaDB checks a column of JSON by itself.
-            if str(check["name"]) not in table.columns
-<% endif %>
         }
         same = context.impl.same_checks(table, existing, declared)
         for name in sorted(existing.keys() - same):
@@ -344,16 +340,16 @@ def split_circles(operations: list[MigrateOperation], metadata: MetaData) -> Non
 
 
 def rank(operation: MigrateOperation) -> int:
-    """Return where an operation belongs: a table goes when nothing refers to it any more."""
+    """Return where an operation belongs: what refers to others goes first, and comes last."""
 <% if cookiecutter.database == "postgresql" %>
     if isinstance(operation, Sql) and operation.place != "among":
-        return 0 if operation.place == "first" else 5
+        return 0 if operation.place == "first" else 4
 <% endif %>
     if isinstance(operation, ops.DropConstraintOp):
         return 1 if operation.constraint_type in {"foreignkey", "check"} else 2
     if isinstance(operation, ops.CreateForeignKeyOp | ops.CreateCheckConstraintOp):
         return 3
-    return 4 if isinstance(operation, ops.DropTableOp) else 2
+    return 2
 
 
 <% if cookiecutter.database == "postgresql" %>
