@@ -456,7 +456,12 @@ async def open_within(limit: float, **options: Any) -> Any:
     Raises TimeoutError.
     """
     async with asyncio.timeout(limit):
-        return await asyncmy.connect(**options)
+        connection: Any = await asyncmy.connect(**options)
+    if options.get("ssl"):
+        # Over TLS the driver does not tell MariaDB that it has a command for many rows, but sends
+        # it: error 1295.
+        connection._bulk_supported = False
+    return connection
 
 
 def begin(connection: Connection) -> None:
@@ -612,9 +617,8 @@ class Database:
                 "init_command": server_limits(statement_timeout),
                 # A read is a transaction of its own; sessions begin theirs: see `begin`.
                 "autocommit": True,
-                # Statements are prepared once for each connection, as other drivers do it. Not over
-                # TLS: with them comes a command for many rows, which MariaDB then refuses (1295).
-                "stmt_cache_size": 0 if any(key.startswith("ssl") for key in url.query) else 100,
+                # Statements are prepared once for each connection, as other drivers do it.
+                "stmt_cache_size": 100,
             },
         )
         event.listen(self.engine.sync_engine, "begin", begin)
