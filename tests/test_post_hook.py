@@ -173,22 +173,22 @@ def test_hangs():
 """
 
 
-@pytest.mark.parametrize("processes", ["0", "2"])
 def test_a_suite_that_hangs_ends_and_the_test_is_named(
-    processes: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / hook.PYTHON).parent.mkdir(parents=True)
     (tmp_path / hook.PYTHON).write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     (tmp_path / hook.PYTHON).chmod(0o755)
     (tmp_path / "test_it.py").write_text(HANGS)
-    (tmp_path / "pytest.ini").write_text(f"[pytest]\naddopts = -n {processes}\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -n 2\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(hook, "LIMIT", 5)
+    # Time enough for a busy machine to get there.
+    monkeypatch.setattr(hook, "LIMIT", 15)
     with pytest.raises(hook.Failed) as failed:
         hook.run_suite()
 
     first, *names = str(failed.value).splitlines()
-    assert first == "The tests of the service did not end within 5 s. What ran then:"
+    assert first == "The tests of the service did not end within 15 s. What ran then:"
     assert names == ["  test_it.py::test_hangs"]
     assert "." in hook.LOG.read_text()
     for pid in (tmp_path / "pids").read_text().split():

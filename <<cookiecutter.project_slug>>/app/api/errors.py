@@ -119,7 +119,16 @@ def answer_to(error: DBAPIError) -> tuple[int, str] | None:
 def answer_to_foreign_key(error: DBAPIError) -> tuple[int, str]:
     """Say which side of a foreign key is in the way."""
     [verb, *_] = (error.statement or "").upper().split() or [""]
+<% if cookiecutter.sync_bridge == "yes" %>
+    # asyncpg's is in the error itself, psycopg's in its `diag`.
+    said = [
+        getattr(getattr(cause, "diag", None), "message_detail", getattr(cause, "detail", None))
+        for cause in causes(error.orig)
+    ]
+    details = " ".join(filter(None, said))
+<% else %>
     details = " ".join(str(getattr(cause, "detail", "")) for cause in causes(error.orig))
+<% endif %>
     # The server's words are in its own language; then the statement tells, but for an UPDATE.
     if "still referenced" in details or (verb == "DELETE" and "not present" not in details):
         return REFERRED_TO
@@ -131,7 +140,12 @@ def answer_to_foreign_key(error: DBAPIError) -> tuple[int, str]:
 def name_in(error: DBAPIError) -> str | None:
     """Return what an error is about, such as a constraint, but never a value."""
     for cause in causes(error.orig):
+<% if cookiecutter.sync_bridge == "yes" %>
+        said = getattr(cause, "diag", cause)  # psycopg's
+        if name := getattr(said, "constraint_name", None) or getattr(said, "column_name", None):
+<% else %>
         if name := getattr(cause, "constraint_name", None) or getattr(cause, "column_name", None):
+<% endif %>
             return str(name)
     return None
 <% else %>
