@@ -427,3 +427,20 @@ async def test_the_log_shows_statements_as_sqlalchemy_does(
         assert part in caplog.text
     # Values are shown by ECHO_SQL only.
     assert "secret" not in caplog.text
+<% if cookiecutter.database == "mysql" %>
+
+
+async def test_without_returning_a_create_is_one_transaction(
+    queries: Queries,
+    database: Database,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As MySQL is, on MariaDB too.
+    monkeypatch.setattr(database.engine.dialect, "insert_returning", False)
+    with caplog.at_level(logging.INFO, "sqlalchemy.engine.Engine"):
+        await test_each_key_is_answered_with_its_own_row(queries)
+
+    first = [record.getMessage().split()[0] for record in caplog.records][:4]
+    assert first == ["BEGIN", "INSERT", "SELECT", "COMMIT"]
+<% endif %>
