@@ -8,11 +8,12 @@ from xml.etree import ElementTree
 
 from conftest import Service, environment, python, run
 
-READ, LIST, CREATE = "GET /users/{id}", "GET /users?limit=50", "POST /users"
+READ, LIST = "GET /users/{id}", "GET /users?limit=50"
+CREATE, CHANGE = "POST /users", "PATCH /users/{id}"
 COMPARED = [
     *(("threads", READ), ("blocking", READ), ("orm", READ)),
-    *(("service", READ), ("service", LIST), ("service", CREATE)),
-    *(("driver", READ), ("driver", LIST), ("driver", CREATE)),
+    *(("service", READ), ("service", LIST), ("service", CREATE), ("service", CHANGE)),
+    *(("driver", READ), ("driver", LIST), ("driver", CREATE), ("driver", CHANGE)),
 ]
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from dotenv import dotenv_values
 from sqlalchemy import make_url
 
-from dev import database, server
+from dev import database
 
 PROJECT = Path(__file__).parent.parent
 HOST = "127.0.0.1"
@@ -95,7 +95,7 @@ def shell() -> int:
     """Run the database's own shell, and return its exit code."""
     with chosen_database():
         url = os.environ.get("DATABASE_URL") or dotenv_values(PROJECT / ".env")["DATABASE_URL"]
-        words, more = server.shell(make_url(str(url)))
+        words, more = database.shell(make_url(str(url)))
         return subprocess.run(words, env=os.environ | more).returncode
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from sqlalchemy import URL, NullPool, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from dev import server
 from dev.supervisor import NO_SERVER
 
 
@@ -76,6 +77,21 @@ def running() -> Iterator[URL]:
         yield throwaway.url
     finally:
         throwaway.stop()
+
+
+def shell(url: URL) -> tuple[list[str], dict[str, str]]:
+    """Return the command of a shell on a database, and what its environment needs."""
+<% if cookiecutter.database == "postgresql" %>
+    password = {"PGPASSWORD": str(url.password)} if url.password else {}
+    address = url.set(drivername="postgresql", password=None)
+    return [str(server.find() / "psql"), address.render_as_string(hide_password=False)], password
+<% else %>
+    words = [str(server.which("mariadb", "mysql")), f"--database={url.database}"]
+    options = {"user": url.username, "host": url.host, "port": url.port}
+    options["socket"] = str(url.query.get("unix_socket", "")) or None
+    words += [f"--{name}={value}" for name, value in options.items() if value is not None]
+    return words, {"MYSQL_PWD": str(url.password)} if url.password else {}
+<% endif %>
 
 
 async def execute(url: URL, statement: str) -> str:
