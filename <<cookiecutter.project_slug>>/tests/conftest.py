@@ -97,6 +97,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of the process in one of xdist's workers: each would start its own."""
+    for item in items:
+        if "shared_server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("process"))
+
+
 def pytest_report_header(config: pytest.Config) -> str | None:
     """Say which server the tests run on."""
     server = config.stash.get(SERVER, None)
@@ -276,7 +283,7 @@ async def committing_client(app: FastAPI, clean: None) -> AsyncIterator[AsyncCli
 @pytest.fixture(scope="session")
 async def shared_server() -> AsyncIterator[Process]:
     """Return the application as production runs it: a process with a port."""
-    async with serve("tests.routes:app") as process:
+    async with serve("tests.routes:app", "--access-log") as process:
         yield process
 
 

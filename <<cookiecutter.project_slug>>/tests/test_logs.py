@@ -15,7 +15,7 @@ from app.core import logs
 from app.core.config import load_settings
 from app.main import create_app
 from tests.conftest import started
-from tests.process import Process, serve
+from tests.process import Process
 
 GIVEN = {"X-Request-ID": "order-7", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
 ORIGIN = "https://example.com"
@@ -53,20 +53,18 @@ async def test_an_id_that_would_spoil_the_log_is_replaced(given: bytes) -> None:
     assert re.fullmatch("[0-9a-f]{32}", response.headers["x-request-id"])
 
 
-async def test_lines_of_a_request_carry_its_id() -> None:
-    async with (
-        serve("tests.routes:app", "--access-log") as process,
-        AsyncClient(base_url=process.url) as client,
-    ):
-        await client.get("/bug", headers=GIVEN)
-        await client.get("/health/live")
-        lines = [json.loads(line) for line in process.log.read_text().splitlines()]
+async def test_lines_of_a_request_carry_its_id(shared_server: Process) -> None:
+    log = shared_server.log.read_text()
+    async with AsyncClient(base_url=shared_server.url) as client:
+        await client.get("/bug", headers=GIVEN | {"X-Request-ID": "order-8"})
+    lines = [json.loads(line) for line in shared_server.log.read_text().splitlines()]
 
     assert all(datetime.fromisoformat(line["time"]).tzinfo for line in lines)
     assert {"level", "logger", "message", "request_id", "trace_id"} <= set.intersection(
         *(set(line) for line in lines)
     )
-    ours = [line for line in lines if line["request_id"] == "order-7"]
+    ours = [line for line in lines if line["request_id"] == "order-8"]
+    assert "order-8" not in log
     assert {line["logger"] for line in ours} == {"app.api.errors", "uvicorn.access"}
     assert {line["trace_id"] for line in ours} == {"a" * 32}
     assert "ZeroDivisionError" in ours[0]["traceback"]

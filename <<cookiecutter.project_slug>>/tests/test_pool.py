@@ -213,7 +213,7 @@ class Model:
 async def test_whatever_happens_the_pool_stays_whole(
     size: int, overflow: int, limit: float
 ) -> None:
-    """Hundreds of users: some fail, some are cancelled, some break their connection or the door."""
+    """Two hundred users: some fail, some are cancelled, some break their connection or the door."""
     rng = random.Random(f"{SEED} {size} {overflow} {limit}")
     print(f"POOL_SEED={SEED}")
     async with started(pool_size=size, max_overflow=overflow, pool_timeout=20) as (_, database):
@@ -294,7 +294,7 @@ async def test_whatever_happens_the_pool_stays_whole(
                 raise
 
         tasks = []
-        for number in range(300):
+        for number in range(200):
             if number == 30:
                 # Until now there was nothing to be had.
                 await asyncio.sleep(0.05)

@@ -122,10 +122,15 @@ class RetryRoute(APIRoute):
             scope_before, state_before = dict(scope), dict(state)
             answer_stack: AsyncExitStack = scope["fastapi_inner_astack"]
 
+            runs = 0
+
             async def unit_of_work() -> Response:
-                for now, before in (scope, scope_before), (state, state_before):
-                    now.clear()
-                    now.update(before)
+                nonlocal runs
+                runs += 1
+                if runs > 1:
+                    for now, before in (scope, scope_before), (state, state_before):
+                        now.clear()
+                        now.update(before)
                 # FastAPI keeps the dependencies of a request on these two stacks and closes them
                 # after the handler. Closed here, they learn of an error, and a conflict at the
                 # commit is seen in time.
