@@ -15,12 +15,12 @@ from uuid import uuid4
 import pytest
 from alembic import command
 from alembic.config import Config
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from httpx2 import ASGITransport, AsyncClient
 <% if cookiecutter.database == "postgresql" %>
-from sqlalchemy import URL, delete, make_url, select
+from sqlalchemy import URL, MetaData, delete, make_url, select
 <% else %>
-from sqlalchemy import URL, delete, make_url
+from sqlalchemy import URL, MetaData, delete, make_url
 <% endif %>
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
@@ -155,7 +155,9 @@ def database(app: FastAPI) -> Database:
 
 
 @asynccontextmanager
-async def started(**settings: Any) -> AsyncIterator[tuple[AsyncClient, Database]]:
+async def started(
+    *routers: APIRouter, **settings: Any
+) -> AsyncIterator[tuple[AsyncClient, Database]]:
     """Start an application of its own with other settings, and routes that get into trouble."""
     from app.main import create_app
     from tests.routes import router
@@ -167,12 +169,25 @@ async def started(**settings: Any) -> AsyncIterator[tuple[AsyncClient, Database]
         settings["pool_size"] += settings["sync_pool_size"]
 <% endif %>
     app = create_app(load_settings().model_copy(update=settings))
-    app.include_router(router)
+    for each in (*routers, router):
+        app.include_router(each)
     async with (
         app.router.lifespan_context(app),
         AsyncClient(transport=ASGITransport(app), base_url="http://test") as client,
     ):
         yield client, app.state.database
+
+
+@asynccontextmanager
+async def tables_of(metadata: MetaData, database: Database) -> AsyncIterator[None]:
+    """Make a test's own tables, for as long as it needs them."""
+    async with database.engine.begin() as connection:
+        await connection.run_sync(metadata.create_all)
+    try:
+        yield
+    finally:
+        async with database.engine.begin() as connection:
+            await connection.run_sync(metadata.drop_all)
 
 
 class Lent(Connection):

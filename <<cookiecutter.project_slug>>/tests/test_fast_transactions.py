@@ -6,19 +6,16 @@ from itertools import count
 
 import pytest
 from fastapi import APIRouter
-from httpx2 import ASGITransport, AsyncClient
 from pydantic import BaseModel
 from sqlalchemy import BigInteger, String, bindparam, func, select, text, update
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from app.core.config import load_settings
 from app.core.db import Database, retry_conflicts
 from app.core.deps import RetryRoute, SessionDep
 from app.core.queries import Create, Queries, QueriesDep, Read, TransactionDep, Update
-from app.main import create_app
 from tests import routes
-from tests.conftest import started
+from tests.conftest import started, tables_of
 
 
 class Apart(DeclarativeBase):
@@ -58,15 +55,12 @@ runs = count(1)
 @pytest.fixture
 async def queries(database: Database) -> AsyncIterator[Queries]:
     """Make the table, with two accounts, for one test."""
-    async with database.engine.begin() as connection:
-        await connection.run_sync(Apart.metadata.create_all)
-    queries = Queries(database, database)
-    for name in ("a", "b"):
-        await queries.create(CREATE, name=name)
-    yield queries
-    assert database.pool.checkedout() == 0
-    async with database.engine.begin() as connection:
-        await connection.run_sync(Apart.metadata.drop_all)
+    async with tables_of(Apart.metadata, database):
+        queries = Queries(database, database)
+        for name in ("a", "b"):
+            await queries.create(CREATE, name=name)
+        yield queries
+        assert database.pool.checkedout() == 0
 
 
 async def balances(queries: Queries) -> dict[str, int]:
@@ -190,12 +184,7 @@ async def mix(session: SessionDep, queries: QueriesDep) -> None:
 
 
 async def test_routes_are_run_again_after_a_conflict(queries: Queries) -> None:
-    app = create_app(load_settings())
-    app.include_router(router)
-    async with (
-        app.router.lifespan_context(app),
-        AsyncClient(transport=ASGITransport(app), base_url="http://test") as client,
-    ):
+    async with started(router) as (client, _):
         paid = await asyncio.gather(client.post("/pay/a/b"), client.post("/pay/b/a"))
         assert [response.status_code for response in paid] == [204, 204]
         # Each was done once; one of them, a deadlock's victim, was run twice.

@@ -21,6 +21,7 @@ from sqlalchemy.orm import Mapped, backref, mapped_column, registry, relationshi
 
 from app.core.db import Database
 from app.models import Base
+from tests.conftest import tables_of
 from tests.process import PROJECT
 
 
@@ -56,23 +57,17 @@ async def test_what_the_server_fills_in_is_there_after_a_change(
         __mapper_args__ = {"version_id_col": version}
         __table_args__ = (Index(None, "text"),)
 
-    async with database.engine.begin() as connection:
-        await connection.run_sync(apart.metadata.create_all)
-    try:
-        async with database.session() as session:
-            note = Note(text="one")
-            session.add(note)
-            await session.flush()
-            assert note.made_at
-            assert note.changed_at is None
-            note.text = "two"
-            await session.flush()
-            # Looked at where nothing can wait for it.
-            assert note.changed_at is not None
-            assert note.version == 2
-    finally:
-        async with database.engine.begin() as connection:
-            await connection.run_sync(apart.metadata.drop_all)
+    async with tables_of(apart.metadata, database), database.session() as session:
+        note = Note(text="one")
+        session.add(note)
+        await session.flush()
+        assert note.made_at
+        assert note.changed_at is None
+        note.text = "two"
+        await session.flush()
+        # Looked at where nothing can wait for it.
+        assert note.changed_at is not None
+        assert note.version == 2
 
 
 def test_a_model_may_say_that_it_reads_nothing_back(apart: Any) -> None:

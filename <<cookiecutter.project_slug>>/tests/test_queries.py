@@ -53,7 +53,7 @@ from app.models import User
 from app.models.base import UTCDateTime
 <% endif %>
 from app.schemas.user import UserRead
-from tests.conftest import started
+from tests.conftest import started, tables_of
 
 
 class Colour(enum.Enum):
@@ -140,11 +140,8 @@ RENAME = Update(update(User).where(User.id == bindparam("user_id")))
 @pytest.fixture
 async def things(database: Database) -> AsyncIterator[Queries]:
     """Make the table of things, for one test."""
-    async with database.engine.begin() as connection:
-        await connection.run_sync(Apart.metadata.create_all)
-    yield Queries(database, database)
-    async with database.engine.begin() as connection:
-        await connection.run_sync(Apart.metadata.drop_all)
+    async with tables_of(Apart.metadata, database):
+        yield Queries(database, database)
 
 
 async def test_types_come_back_as_from_a_session(database: Database, things: Queries) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import pytest
 from fastapi import APIRouter, Depends, HTTPException, Request, Response, UploadFile
 from fastapi.responses import StreamingResponse
-from httpx2 import ASGITransport, AsyncClient
+from httpx2 import AsyncClient
 from sqlalchemy import Connection, event, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -16,14 +16,13 @@ from sqlalchemy.orm import Session
 from starlette.types import Message
 
 from app.core import deps
-from app.core.config import load_settings
 from app.core.db import ATTEMPTS, Database
 from app.core.deps import DatabaseDep, RetryRoute, SessionDep
-from app.main import create_app
 from app.models import User
 <% if cookiecutter.database == "postgresql" %>
 from dev import database as databases
 <% endif %>
+from tests.conftest import started
 from tests.routes import FAIL
 
 <% if cookiecutter.database == "postgresql" %>
@@ -55,12 +54,7 @@ class Loser:
 @asynccontextmanager
 async def serving(router: APIRouter) -> AsyncIterator[AsyncClient]:
     """Start an application with some more routes."""
-    app = create_app(load_settings())
-    app.include_router(router)
-    async with (
-        app.router.lifespan_context(app),
-        AsyncClient(transport=ASGITransport(app), base_url="http://test") as client,
-    ):
+    async with started(router) as (client, _):
         yield client
 
 

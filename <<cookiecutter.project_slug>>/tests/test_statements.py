@@ -40,6 +40,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, vali
 from app.core import checks
 from app.core.db import Database, OneTaskSession, error_code
 from app.core.queries import Create, Queries, Read, Update
+from tests.conftest import tables_of
 
 
 class Apart(DeclarativeBase):
@@ -155,11 +156,8 @@ CHANGE_NOTE = Update(update(Note).where(Note.id == bindparam("note_id")))
 @pytest.fixture
 async def queries(database: Database) -> AsyncIterator[Queries]:
     """Make the tables, for one test."""
-    async with database.engine.begin() as connection:
-        await connection.run_sync(Apart.metadata.create_all)
-    yield Queries(database, database)
-    async with database.engine.begin() as connection:
-        await connection.run_sync(Apart.metadata.drop_all)
+    async with tables_of(Apart.metadata, database):
+        yield Queries(database, database)
 
 
 async def by_session(database: Database, values: dict[str, Any]) -> dict[str, Any]:

@@ -53,6 +53,12 @@ def parse_origins(value: str | list[str]) -> list[str]:
     return origins
 
 
+# Of a database beside the service's own: an empty text is none.
+OtherURL = Annotated[
+    URL | None, NoDecode, BeforeValidator(lambda value: parse_url(value) if value else None)
+]
+
+
 class Settings(BaseSettings):
     """What can be set from outside, in upper case: `POOL_SIZE=10`."""
 
@@ -68,14 +74,10 @@ class Settings(BaseSettings):
     database_url: Annotated[URL, NoDecode, BeforeValidator(parse_url)] = Field(repr=False)
 
     # A replica that answers the reads; what was just written may come a moment later there.
-    database_read_url: Annotated[
-        URL | None, NoDecode, BeforeValidator(lambda value: parse_url(value) if value else None)
-    ] = Field(default=None, repr=False)
+    database_read_url: OtherURL = Field(default=None, repr=False)
 
     # Where migrations run, if not there: by another user, or past a pooler such as PgBouncer.
-    migration_database_url: Annotated[
-        URL | None, NoDecode, BeforeValidator(lambda value: parse_url(value) if value else None)
-    ] = Field(default=None, repr=False)
+    migration_database_url: OtherURL = Field(default=None, repr=False)
 
     # Connections that stay open, and how many more a worker opens under load.
     pool_size: int = Field(default=<< cookiecutter.pool_size >>, ge=1, le=1000)

@@ -121,7 +121,6 @@ class RetryRoute(APIRoute):
             scope, state = request.scope, request.scope.setdefault("state", {})
             scope_before, state_before = dict(scope), dict(state)
             answer_stack: AsyncExitStack = scope["fastapi_inner_astack"]
-
             runs = 0
 
             async def unit_of_work() -> Response:

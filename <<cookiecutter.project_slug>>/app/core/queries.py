@@ -9,6 +9,7 @@ rests on beyond SQLAlchemy's promises, `tests/test_queries.py` names.
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
@@ -227,7 +228,36 @@ class Connection:
 Plans = WeakKeyDictionary[Statement[Any], dict[tuple[Database, frozenset[str]], Plan]]
 
 
-class Queries:
+class Executor(ABC):
+    """What runs statements; how it reads and writes, each kind says."""
+
+    async def all(self, read: Read[Model], **values: Any) -> list[Model]:
+        """Return all rows. Raises what a session raises: DBAPIError, or that of a full pool."""
+        return read.rows.validate_python(await self._read(read, values))
+
+    async def first(self, read: Read[Model], **values: Any) -> Model | None:
+        """Return the first row, or None. Raises what a session raises."""
+        rows = await self.all(read, **values)
+        return rows[0] if rows else None
+
+    async def create(self, create: Create[Model], **values: Any) -> Model:
+        """Store a row and return it as it was stored. Raises what a session raises."""
+        [row] = create.rows.validate_python(await self._write(create, values))
+        return row
+
+    async def execute(self, update: Update, **values: Any) -> int:
+        """Change rows, and return how many were found. Raises what a session raises."""
+        count: int = await self._write(update, values)
+        return count
+
+    @abstractmethod
+    def _read(self, statement: Read[Any], values: Mapping[str, Any]) -> Awaitable[Any]: ...
+
+    @abstractmethod
+    def _write(self, statement: Statement[Any], values: Mapping[str, Any]) -> Awaitable[Any]: ...
+
+
+class Queries(Executor):
     """Runs statements, each by itself: reads on a replica if there is one. Begins transactions.
 
     They share the pool of the database's sessions.
@@ -238,33 +268,16 @@ class Queries:
         self._replica = replica
         self._plans: Plans = WeakKeyDictionary()
 
-    async def all(self, read: Read[Model], **values: Any) -> list[Model]:
-        """Return all rows. Raises what a session raises: DBAPIError, or that of a full pool."""
-        if read.locks:
-            raise TypeError("The lock would end at once: read it in a transaction, by `begin()`")
-        return read.rows.validate_python(await self._run(self._replica, read, values))
-
-    async def first(self, read: Read[Model], **values: Any) -> Model | None:
-        """Return the first row, or None. Raises what a session raises."""
-        rows = await self.all(read, **values)
-        return rows[0] if rows else None
-
+<% if cookiecutter.database == "mysql" %>
     async def create(self, create: Create[Model], **values: Any) -> Model:
         """Store a row and return it as it was stored. Raises what a session raises."""
-<% if cookiecutter.database == "mysql" %>
         # MySQL has no INSERT … RETURNING as MariaDB has: it takes two statements.
         if not getattr(self._database.engine.dialect, "insert_returning", False):
             async with self.begin() as transaction:
                 return await transaction.create(create, **values)
+        return await super().create(create, **values)
+
 <% endif %>
-        [row] = create.rows.validate_python(await self._write(create, values))
-        return row
-
-    async def execute(self, update: Update, **values: Any) -> int:
-        """Change rows, and return how many were found. Raises what a session raises."""
-        count: int = await self._write(update, values)
-        return count
-
     def begin(self) -> "Transaction":
         """Return a transaction: `async with queries.begin() as transaction`."""
         return Transaction(lambda: self._acquire(self._database))
@@ -274,6 +287,11 @@ class Queries:
         await self._database.ping()
         if self._replica is not self._database:
             await self._replica.ping()
+
+    def _read(self, statement: Read[Any], values: Mapping[str, Any]) -> Awaitable[Any]:
+        if statement.locks:
+            raise TypeError("The lock would end at once: read it in a transaction, by `begin()`")
+        return self._run(self._replica, statement, values)
 
     async def _write(self, statement: Statement[Any], values: Mapping[str, Any]) -> Any:
         refuse_beside_another()
@@ -295,7 +313,7 @@ class Queries:
         return Connection(database, self._plans, await database.pool.acquire())
 
 
-class Transaction:
+class Transaction(Executor):
     """Statements on one connection, committed together at the end of the block.
 
     Rolled back after any error, of a statement too that somebody else has caught. It begins with
@@ -336,25 +354,6 @@ class Transaction:
         if error is None:
             self._refuse_after_error()
 
-    async def all(self, read: Read[Model], **values: Any) -> list[Model]:
-        """Return all rows, as they are on the primary. Raises what a session raises."""
-        return read.rows.validate_python(await self._run(read, values))
-
-    async def first(self, read: Read[Model], **values: Any) -> Model | None:
-        """Return the first row, or None. Raises what a session raises."""
-        rows = await self.all(read, **values)
-        return rows[0] if rows else None
-
-    async def create(self, create: Create[Model], **values: Any) -> Model:
-        """Store a row and return it as it was stored. Raises what a session raises."""
-        [row] = create.rows.validate_python(await self._run(create, values))
-        return row
-
-    async def execute(self, update: Update, **values: Any) -> int:
-        """Change rows, and return how many were found. Raises what a session raises."""
-        count: int = await self._run(update, values)
-        return count
-
     async def _run(self, statement: Statement[Any], values: Mapping[str, Any]) -> Any:
         if self._opened is None or self._opened.task is not asyncio.current_task():
             raise RuntimeError(
@@ -371,6 +370,8 @@ class Transaction:
         except BaseException as error:
             self._error = error
             raise
+
+    _read = _write = _run
 
     def _refuse_after_error(self) -> None:
         if self._error is not None:
