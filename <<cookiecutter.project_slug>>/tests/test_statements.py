@@ -251,6 +251,28 @@ async def test_both_ways_change_the_same(queries: Queries, database: Database) -
     assert await queries.execute(CHANGE_NOTE, note_id=uuid.uuid4(), number=1) == 0
 
 
+async def test_a_refused_value_leaves_no_lock(queries: Queries, database: Database) -> None:
+    note = await queries.create(CREATE_NOTE, needed="needed")
+    refused: list[Callable[[], Any]] = [
+        # By the driver, by a default, by the server.
+        lambda: queries.create(CREATE_NOTE, needed="needed", changes=2**31),
+        lambda: queries.create(CREATE_NOTE, needed="needed", number=object(), changes=1),
+        lambda: queries.create(CREATE_NOTE, needed=None, length=1),
+        lambda: queries.execute(CHANGE_NOTE, note_id=note.id, changes=2**31),
+    ]
+    async with database.engine.connect() as other:
+        for refuse in refused:
+            with pytest.raises((DBAPIError, TypeError)):
+                await refuse()
+<% if cookiecutter.database == "postgresql" %>
+            await other.execute(text("LOCK TABLE notes IN ACCESS EXCLUSIVE MODE NOWAIT"))
+<% else %>
+            await other.execute(text("LOCK TABLES notes WRITE"))
+            await other.execute(text("UNLOCK TABLES"))
+<% endif %>
+            await other.rollback()
+
+
 async def test_each_key_is_answered_with_its_own_row(queries: Queries) -> None:
     first = await queries.create(CREATE_OWNER, name="first")
     for owner_id in (first.id + 10, first.id + 5):

@@ -144,6 +144,15 @@ class Connection:
 
     async def run(self, statement: Statement[Any], values: Mapping[str, Any]) -> Any:
         """Return a statement's rows, or how many it changed. Raises what a session raises."""
+<% if cookiecutter.database == "postgresql" %>
+        try:
+            return await self._run(statement, values)
+        except Exception:
+            await self._end_what_was_prepared()
+            raise
+
+    async def _run(self, statement: Statement[Any], values: Mapping[str, Any]) -> Any:
+<% endif %>
         plan = await self._plan(statement, values)
         values = plan.complete(values)
         if isinstance(statement, Update):
@@ -192,6 +201,17 @@ class Connection:
         return plan
 
 <% if cookiecutter.database == "postgresql" %>
+    async def _end_what_was_prepared(self) -> None:
+        """End the transaction, with its locks, that a refused value leaves open on the server.
+
+        The driver ends what it has prepared when it sends the values, and takes it as ended.
+        """
+        driver: Any = self._pooled.driver_connection
+        if self.is_usable and not driver.is_in_transaction():
+            # What fails here has closed the connection.
+            with suppress(Exception):
+                await self._guard("", execute(driver, ""))
+
     async def _describe(self, sql: str) -> list[int]:
         driver: Any = self._pooled.driver_connection
         prepared = await self._guard(sql, driver.prepare(sql))
