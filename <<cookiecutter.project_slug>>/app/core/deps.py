@@ -13,7 +13,8 @@ from fastapi.routing import APIRoute
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import Message, Receive
 
-from .db import Database, retry_conflicts
+from .db import Database
+from .retries import retry_conflicts
 
 
 def from_lifespan(connection: HTTPConnection, name: str) -> Any:
