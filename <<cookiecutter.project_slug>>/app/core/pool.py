@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import deque
 from contextlib import suppress
 from typing import Any
 
@@ -14,6 +15,57 @@ from .server_errors import DatabaseUnavailable, error_code
 
 # Quiet like SQLAlchemy's own pools, which have a line for each connection at INFO.
 logging.getLogger(f"{__name__}.FairPool").setLevel(logging.WARNING)
+
+
+class Slots:
+    """So many slots for those who ask; without a free one they wait: first come, first served.
+
+    As `asyncio.Semaphore` within an `asyncio.timeout`, but with one timer for the whole line: one
+    for each waiter takes longer than the rest of a checkout.
+    """
+
+    def __init__(self, free: int) -> None:
+        self._free = free
+        self._line: deque[tuple[asyncio.Future[bool], float]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def acquire(self, timeout: float) -> bool:
+        """Wait for a slot, for so many seconds, the same for all. Return whether one was free."""
+        if self._free:
+            self._free -= 1
+            return True
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[bool] = loop.create_future()
+        deadline = loop.time() + timeout
+        self._line.append((waiter, deadline))
+        if self._timer is None or deadline < self._timer.when():
+            self._timer = loop.call_at(deadline, self._refuse_late, loop)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            # It was given a slot in the same turn.
+            if not waiter.cancelled() and waiter.result():
+                self.release()
+            raise
+
+    def release(self) -> None:
+        """Give a slot to the first in line."""
+        while self._line:
+            waiter, _ = self._line.popleft()
+            if not waiter.done():
+                waiter.set_result(True)
+                return
+        self._free += 1
+
+    def _refuse_late(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Refuse those whose time is over, and come back for the next."""
+        while self._line and (self._line[0][0].done() or self._line[0][1] <= loop.time()):
+            waiter, _ = self._line.popleft()
+            if not waiter.done():
+                waiter.set_result(False)
+        self._timer = None
+        if self._line:
+            self._timer = loop.call_at(self._line[0][1], self._refuse_late, loop)
 
 
 class FairPool(AsyncAdaptedQueuePool):
@@ -33,8 +85,7 @@ class FairPool(AsyncAdaptedQueuePool):
         **options: Any,
     ) -> None:
         super().__init__(creator, pool_size, max_overflow, timeout, **options)
-        # Serves in the order of arrival, and loses no slot to a waiter that is cancelled.
-        self._slots = asyncio.Semaphore(pool_size + max_overflow)
+        self._slots = Slots(pool_size + max_overflow)
 
     def connect(self) -> PoolProxiedConnection:
         """Check a connection out, for SQLAlchemy: engines and sessions come by this way."""
@@ -78,15 +129,8 @@ class FairPool(AsyncAdaptedQueuePool):
 
     async def _acquire_slot(self) -> None:
         """Wait in line. Raises `sqlalchemy.exc.TimeoutError`."""
-        if not self._slots.locked():
-            await self._slots.acquire()
-            return
-        try:
-            async with asyncio.timeout(self._timeout):
-                await self._slots.acquire()
-        except TimeoutError:
-            text = f"No connection was free within {self._timeout} s"
-            raise PoolTimeoutError(text) from None
+        if not await self._slots.acquire(self._timeout):
+            raise PoolTimeoutError(f"No connection was free within {self._timeout} s")
 
     def _check_out(self) -> PoolProxiedConnection:
         """Take a connection into the slot that the caller has; name what prevents it."""
