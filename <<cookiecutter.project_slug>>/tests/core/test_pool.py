@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.core.db import Database, DatabaseUnavailable
-from tests.conftest import be_impatient, started
+from tests.core.conftest import be_impatient, started
 
 SEED = int(os.environ.get("POOL_SEED", random.randrange(10**6)))
 
