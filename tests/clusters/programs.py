@@ -212,15 +212,20 @@ def url_of(port: int, user: str, database: str) -> URL:
     return URL.create(DRIVER, user, host="127.0.0.1", port=port, database=database, query=query)
 
 
-async def migrate(url: URL, *words: str, folder: Path = PROJECT) -> tuple[int, str]:
-    """Run Alembic in a project, by default to make the tables; return exit code and output."""
-    process = await asyncio.create_subprocess_exec(
+async def migrating(url: URL, *words: str, folder: Path = PROJECT) -> asyncio.subprocess.Process:
+    """Start Alembic in a project, by default to make the tables."""
+    return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "alembic", *(words or ("upgrade", "head"))),
         cwd=folder,
         env=os.environ | {"DATABASE_URL": url.render_as_string(hide_password=False)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
+
+
+async def migrate(url: URL, *words: str, folder: Path = PROJECT) -> tuple[int, str]:
+    """Run Alembic in a project, by default to make the tables; return exit code and output."""
+    process = await migrating(url, *words, folder=folder)
     said, _ = await process.communicate()
     return process.returncode or 0, said.decode()
 
@@ -287,7 +292,9 @@ async def pgbouncer(node: Node, **settings: object) -> AsyncIterator[URL]:
         "default_pool_size": 20,
         "max_client_conn": 1000,
         "max_prepared_statements": 200,
-        "ignore_startup_parameters": "",
+        # As the service's README has it.
+        "ignore_startup_parameters": "statement_timeout,idle_in_transaction_session_timeout"
+        ",client_connection_check_interval",
         "admin_users": "app",
     } | settings
     with short_folder() as folder:
