@@ -218,7 +218,8 @@ def test_two_files_move_an_old_service(old: Old) -> None:
         old.follow(install)
         old.write(main)
         old.write(authors)
-        taken = [old.folder / "my-service/app/core" / name for name in ("db.py", "deps.py")]
+        names = ("db", "deps", "connect", "pool", "retries", "server_errors")
+        taken = [old.folder / f"my-service/app/core/{name}.py" for name in names]
         assert [(old.folder / "shop" / path.name).read_text() for path in taken] == [
             path.read_text() for path in taken
         ]

@@ -27,7 +27,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from app.api.errors import LastResort
 from app.core.config import load_settings
 from app.core.db import Database
-from app.core.queries import Connection, Queries
+from app.core.driver import Connection
+from app.core.queries import Queries
 from app.core.statements import Statement
 <% if cookiecutter.vector_search == "yes" %>
 from app.models import Document, User

@@ -16,8 +16,9 @@ from sqlalchemy.orm import Session
 from starlette.types import Message
 
 from app.core import deps
-from app.core.db import ATTEMPTS, Database
+from app.core.db import Database
 from app.core.deps import DatabaseDep, RetryRoute, SessionDep
+from app.core.retries import ATTEMPTS
 from app.models import User
 <% if cookiecutter.database == "postgresql" %>
 from dev import database as databases

@@ -26,9 +26,9 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 <% if cookiecutter.database == "postgresql" %>
-from app.core.db import DatabaseUnavailable, causes, error_code, first_error, is_stale
+from app.core.server_errors import DatabaseUnavailable, causes, error_code, first_error, is_stale
 <% else %>
-from app.core.db import DatabaseUnavailable, error_code, first_error
+from app.core.server_errors import DatabaseUnavailable, error_code, first_error
 <% endif %>
 <% if cookiecutter.vector_search == "yes" %>
 from app.models.document import EMBEDDING_SIZE

@@ -1,0 +1,82 @@
+"""How a connection is opened, and what holds on it for as long as it is open."""
+<% if cookiecutter.database == "mysql" %>
+
+import asyncio
+from typing import Any
+
+import asyncmy
+from sqlalchemy import Connection
+from sqlalchemy.pool import PoolResetState
+
+from .retries import ATTEMPTS
+<% endif %>
+<% if cookiecutter.vector_search == "yes" %>
+
+# How pgvector's HNSW indexes are searched.
+VECTOR_SEARCH = {
+    # Of the true 10 nearest among 5,000 random vectors of 384 numbers, the hardest there are, it
+    # finds 0.54 with pgvector's default of 40, 0.80 with 100, 0.97 with 300 and 0.99 with 400, in
+    # 0.6, 1.0, 2.0 and 2.5 ms. Vectors of texts are easier.
+    "hnsw.ef_search": "400",
+    # Where a filter leaves too few of these, it goes on to the next nearest, but for no more than
+    # about 0.1 s.
+    "hnsw.iterative_scan": "strict_order",
+    "hnsw.max_scan_tuples": "20000",
+    # To read here and there costs as much as to read in a row, but on a spinning disk. With the
+    # server's default of 4 the planner would look at all of a table of 5,000 instead.
+    "random_page_cost": "1.1",
+}
+<% endif %>
+
+
+<% if cookiecutter.database == "postgresql" %>
+def server_limits(statement_timeout: float) -> dict[str, str]:
+    """Return a connection's limits, which the server keeps also when this process cannot."""
+    milliseconds = str(round(statement_timeout * 1000))
+    return {
+        "statement_timeout": milliseconds,
+        "idle_in_transaction_session_timeout": milliseconds,
+        "client_connection_check_interval": "1000",
+    }
+<% else %>
+def server_limits(statement_timeout: float) -> str:
+    """Set a connection's limits, which the server keeps also when this process cannot.
+
+    What is in comments only MariaDB (M!) or MySQL (80000) reads: MariaDB stops any statement, MySQL
+    a SELECT. A wait for a lock is tried again, and all tries together stay within the limit. The
+    server's own isolation, REPEATABLE READ, locks gaps between rows: more deadlocks.
+    """
+    return (
+        f"SET innodb_lock_wait_timeout = {max(1, round(statement_timeout / ATTEMPTS))}"
+        f" /*M! , max_statement_time = {statement_timeout} */"
+        f" /*M! , idle_transaction_timeout = {max(1, round(statement_timeout))} */"
+        f" /*!80000 , max_execution_time = {round(statement_timeout * 1000)} */"
+        " /*M! , tx_isolation = 'READ-COMMITTED' */"
+        " /*!80000 , transaction_isolation = 'READ-COMMITTED' */"
+    )
+
+
+async def open_within(limit: float, **options: Any) -> Any:
+    """Open a connection in time, greeting included: the driver's own limit ends before that.
+
+    Raises TimeoutError.
+    """
+    async with asyncio.timeout(limit):
+        connection: Any = await asyncmy.connect(**options)
+    if options.get("ssl"):
+        # Over TLS the driver does not tell MariaDB that it has a command for many rows, but sends
+        # it: error 1295.
+        connection._bulk_supported = False
+    return connection
+
+
+def begin(connection: Connection) -> None:
+    """Begin a transaction, which the driver does by itself only without autocommit."""
+    connection.exec_driver_sql("BEGIN")
+
+
+def reset(dbapi_connection: Any, _: object, state: PoolResetState) -> None:
+    """Roll back what was left open. The driver knows: no round trip where nothing was."""
+    if not state.terminate_only and dbapi_connection.driver_connection.get_transaction_status():
+        dbapi_connection.rollback()
+<% endif %>

@@ -1,0 +1,230 @@
+"""A connection as `queries.py` uses it: by its driver's own means, without SQLAlchemy's."""
+
+<% if cookiecutter.database == "mysql" %>
+import asyncio
+<% endif %>
+import logging
+from collections.abc import Awaitable, Mapping, Sequence
+<% if cookiecutter.database == "postgresql" %>
+from contextlib import suppress
+<% endif %>
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+<% if cookiecutter.database == "postgresql" %>
+from asyncpg import InterfaceError, PostgresError
+<% else %>
+from asyncmy.errors import Error
+<% endif %>
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import PoolProxiedConnection
+
+from .db import Database
+from .plans import Plan, make_plan
+from .server_errors import READ_ONLY, error_code, is_lost
+from .statements import Statement, Update, refuse_listeners
+
+T = TypeVar("T")
+
+<% if cookiecutter.database == "postgresql" %>
+DRIVER_ERRORS = (PostgresError, InterfaceError)
+
+
+async def fetch(driver: Any, sql: str, arguments: Sequence[Any]) -> Any:
+    """Return all rows of a statement."""
+    return await driver.fetch(sql, *arguments)
+
+
+async def execute(driver: Any, sql: str, arguments: Sequence[Any] = ()) -> int:
+    """Run a statement without rows, and return how many it changed."""
+    # Such as "UPDATE 1".
+    _, _, count = (await driver.execute(sql, *arguments)).rpartition(" ")
+    return int(count) if count.isdigit() else 0
+
+
+<% else %>
+DRIVER_ERRORS = (Error,)
+
+
+class Watch:
+    """Closes connections whose answer is overdue. It looks once a second.
+
+    The driver keeps its limit by a task for each answer, and a timer for each takes long as well.
+    """
+
+    def __init__(self) -> None:
+        self._until: dict[Any, float] = {}
+        self._looking_in: asyncio.AbstractEventLoop | None = None
+
+    def begin(self, driver: Any, limit: float) -> None:
+        """Await an answer, for so many seconds and up to one more."""
+        loop = asyncio.get_running_loop()
+        if self._looking_in is not loop:
+            self._looking_in = loop
+            loop.call_later(1, self._look, loop)
+        self._until[driver] = loop.time() + limit
+
+    def end(self, driver: Any) -> None:
+        """Note that the answer is there."""
+        del self._until[driver]
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for driver, until in self._until.items():
+            if until < now:
+                driver.close()
+        if self._until:
+            loop.call_later(1, self._look, loop)
+        else:
+            self._looking_in = None
+
+
+watch = Watch()
+
+
+async def run_cursor(driver: Any, sql: str, arguments: Sequence[Any] | None) -> Any:
+    """Run a statement, and return the cursor that has its answer."""
+    limit, driver._read_timeout = driver._read_timeout, None
+    watch.begin(driver, limit)
+    try:
+        cursor = driver.cursor()
+        await cursor.execute(sql, arguments)
+        return cursor
+    finally:
+        watch.end(driver)
+        driver._read_timeout = limit
+
+
+async def fetch(driver: Any, sql: str, arguments: Sequence[Any]) -> Any:
+    """Return all rows of a statement."""
+    return await (await run_cursor(driver, sql, arguments)).fetchall()
+
+
+async def execute(driver: Any, sql: str, arguments: Sequence[Any] | None = None) -> int:
+    """Run a statement without rows, and return how many it found to change."""
+    return int((await run_cursor(driver, sql, arguments)).rowcount)
+
+
+async def insert(driver: Any, sql: str, arguments: Sequence[Any]) -> int:
+    """Insert a row, and return the number that the server gave to it."""
+    return int((await run_cursor(driver, sql, arguments)).lastrowid)
+
+
+<% endif %>
+class Connection:
+    """A connection that was acquired from the pool, used by its driver's own means."""
+
+    # How a transaction begins and ends.
+    begin, commit, rollback = "BEGIN", "COMMIT", "ROLLBACK"
+
+    def __init__(self, database: Database, plans: "Plans", pooled: PoolProxiedConnection) -> None:
+        self._database = database
+        self._plans = plans
+        self._pooled = pooled
+        # SQLAlchemy's own, which ECHO_SQL and the level of its name turn on.
+        self._logger: Any = database.engine.sync_engine.logger
+
+    async def run(self, statement: Statement[Any], values: Mapping[str, Any]) -> Any:
+        """Return a statement's rows, or how many it changed. Raises what a session raises."""
+<% if cookiecutter.database == "postgresql" %>
+        try:
+            return await self._run(statement, values)
+        except Exception:
+            await self._end_what_was_prepared()
+            raise
+
+    async def _run(self, statement: Statement[Any], values: Mapping[str, Any]) -> Any:
+<% endif %>
+        plan = await self._plan(statement, values)
+        values = plan.complete(values)
+        if isinstance(statement, Update):
+            return await self._send(execute, plan, values)
+<% if cookiecutter.database == "mysql" %>
+        if plan.read is not None:
+            last_id = await self._send(insert, plan, values)
+            plan, values = plan.read, plan.key_of(values, last_id)
+<% endif %>
+        return plan.convert(await self._send(fetch, plan, values))
+
+    async def command(self, sql: str) -> None:
+        """Begin or end a transaction."""
+        if self._logger.isEnabledFor(logging.INFO):
+            self._logger.info(sql)
+        await self._guard(sql, execute(self._pooled.driver_connection, sql))
+
+    @property
+    def is_usable(self) -> bool:
+        """Return whether nothing has ended it."""
+        return self._pooled.is_valid
+
+    def invalidate(self) -> None:
+        """Close it: what it was in the middle of must find nobody."""
+        if self.is_usable:
+            self._pooled.invalidate()
+
+    async def release(self) -> None:
+        """Give it back to the pool."""
+        await self._database.pool.release(self._pooled)
+
+    async def _plan(self, statement: Statement[Any], values: Mapping[str, Any]) -> Plan:
+        plans = self._plans.get(statement)
+        if plans is None:
+            plans = self._plans[statement] = {}
+        key = self._database, frozenset(values)
+        plan = plans.get(key)
+        if plan is None:
+            refuse_listeners(statement, self._database.sessions)
+<% if cookiecutter.database == "postgresql" %>
+            dialect = self._database.engine.dialect
+            plan = plans[key] = await make_plan(statement, values, dialect, self._describe)
+<% else %>
+            plan = plans[key] = make_plan(statement, values, self._database.engine.dialect)
+<% endif %>
+        return plan
+
+<% if cookiecutter.database == "postgresql" %>
+    async def _end_what_was_prepared(self) -> None:
+        """End the transaction, with its locks, that a refused value leaves open on the server.
+
+        The driver ends what it has prepared when it sends the values, and takes it as ended.
+        """
+        driver: Any = self._pooled.driver_connection
+        if self.is_usable and not driver.is_in_transaction():
+            # What fails here has closed the connection.
+            with suppress(Exception):
+                await self._guard("", execute(driver, ""))
+
+    async def _describe(self, sql: str) -> list[int]:
+        driver: Any = self._pooled.driver_connection
+        prepared = await self._guard(sql, driver.prepare(sql))
+        return [attribute.type.oid for attribute in prepared.get_attributes()]
+
+<% endif %>
+    async def _send(self, how: Any, plan: Plan, values: Mapping[str, Any]) -> Any:
+        arguments = plan.arguments(values)
+        if self._logger.isEnabledFor(logging.INFO):
+            hidden = self._database.engine.sync_engine.hide_parameters
+            self._logger.info("%s %s", plan.sql, "[values hidden]" if hidden else arguments)
+        return await self._guard(plan.sql, how(self._pooled.driver_connection, plan.sql, arguments))
+
+    async def _guard(self, sql: str, answer: Awaitable[T]) -> T:
+        """Wait for an answer. After an error, keep the connection only if it is still good."""
+        try:
+            return await answer
+        except Exception as cause:
+            driver = self._pooled.driver_connection
+            lost, known = is_lost(driver, cause), isinstance(cause, DRIVER_ERRORS)
+            error = DBAPIError(sql, None, cause, True, connection_invalidated=lost)
+            if lost or not known or error_code(error) in READ_ONLY:
+                self.invalidate()
+            if isinstance(cause, TimeoutError) or not (lost or known):
+                raise
+            raise error from cause
+        except BaseException:
+            # Cancelled: the answer may still come. It must find nobody.
+            self.invalidate()
+            raise
+
+
+# By the names of the values that are given.
+Plans = WeakKeyDictionary[Statement[Any], dict[tuple[Database, frozenset[str]], Plan]]

@@ -1,0 +1,182 @@
+"""SQLAlchemy's pool, with a line in front of it."""
+
+import asyncio
+import logging
+from collections import deque
+from contextlib import suppress
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError, MissingGreenlet
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.util.concurrency import await_, greenlet_spawn, in_greenlet
+
+from .server_errors import DatabaseUnavailable, error_code
+
+# Quiet like SQLAlchemy's own pools, which have a line for each connection at INFO.
+logging.getLogger(f"{__name__}.FairPool").setLevel(logging.WARNING)
+
+
+class Slots:
+    """So many slots for those who ask; without a free one they wait: first come, first served.
+
+    As `asyncio.Semaphore` within an `asyncio.timeout`, but with one timer for the whole line: one
+    for each waiter takes longer than the rest of a checkout.
+    """
+
+    def __init__(self, free: int) -> None:
+        self._free = free
+        self._line: deque[tuple[asyncio.Future[bool], float]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def acquire(self, timeout: float) -> bool:
+        """Wait for a slot, for so many seconds, the same for all. Return whether one was free."""
+        if self._free:
+            self._free -= 1
+            return True
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[bool] = loop.create_future()
+        deadline = loop.time() + timeout
+        self._line.append((waiter, deadline))
+        if self._timer is None or deadline < self._timer.when():
+            self._timer = loop.call_at(deadline, self._refuse_late, loop)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            # It was given a slot in the same turn.
+            if not waiter.cancelled() and waiter.result():
+                self.release()
+            raise
+
+    def release(self) -> None:
+        """Give a slot to the first in line."""
+        while self._line:
+            waiter, _ = self._line.popleft()
+            if not waiter.done():
+                waiter.set_result(True)
+                return
+        self._free += 1
+
+    def _refuse_late(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Refuse those whose time is over, and come back for the next."""
+        while self._line and (self._line[0][0].done() or self._line[0][1] <= loop.time()):
+            waiter, _ = self._line.popleft()
+            if not waiter.done():
+                waiter.set_result(False)
+        self._timer = None
+        if self._line:
+            self._timer = loop.call_at(self._line[0][1], self._refuse_late, loop)
+
+
+class FairPool(AsyncAdaptedQueuePool):
+    """SQLAlchemy's pool, with a line in front of it: first come, first served.
+
+    Who wants a connection waits for a slot, the right to have one, open or still to be opened.
+    There are as many slots as connections may be, so that the pool itself never has to wait; its
+    own line lets newcomers overtake, and under load some clients starve.
+    """
+
+    def __init__(
+        self,
+        creator: Any,
+        pool_size: int = 5,
+        max_overflow: int = 0,
+        timeout: float = 30,
+        **options: Any,
+    ) -> None:
+        super().__init__(creator, pool_size, max_overflow, timeout, **options)
+        self._slots = Slots(pool_size + max_overflow)
+
+    def connect(self) -> PoolProxiedConnection:
+        """Check a connection out, for SQLAlchemy: engines and sessions come by this way."""
+        await_(self._acquire_slot())
+        try:
+            return self._check_out()
+        except BaseException:
+            self._slots.release()
+            raise
+
+    async def acquire(self) -> PoolProxiedConnection:
+        """Check a connection out, to be released.
+
+        As `connect()` does it, but without the greenlet in which SQLAlchemy waits, which costs
+        more than the rest. Raises `sqlalchemy.exc.TimeoutError` when none is free in time, and
+        DBAPIError or DatabaseUnavailable when none can be opened.
+        """
+        await self._acquire_slot()
+        try:
+            # The usual case, in which nothing has to be waited for: one is open.
+            if self.checkedin():
+                with suppress(MissingGreenlet):
+                    return self._check_out()
+            return await greenlet_spawn(self._check_out)
+        except BaseException:
+            self._slots.release()
+            raise
+
+    async def release(self, connection: PoolProxiedConnection) -> None:
+        """Check a connection in."""
+        if self.checkedin() < self.size():
+            connection.close()
+        else:
+            # One too many is closed in truth, which has to be waited for.
+            await greenlet_spawn(connection.close)
+
+    def terminate(self) -> None:
+        """Close all connections that are checked in, without a goodbye to the server."""
+        while self.checkedin():
+            self._do_get().invalidate()
+
+    async def _acquire_slot(self) -> None:
+        """Wait in line. Raises `sqlalchemy.exc.TimeoutError`."""
+        if not await self._slots.acquire(self._timeout):
+            raise PoolTimeoutError(f"No connection was free within {self._timeout} s")
+
+    def _check_out(self) -> PoolProxiedConnection:
+        """Take a connection into the slot that the caller has; name what prevents it."""
+        try:
+            connection = super().connect()
+        except MissingGreenlet:
+            raise
+        except Exception as error:
+            # Drivers fail in many ways at a server that goes away while a connection is opened.
+            if not isinstance(error, OSError) and error_code(DBAPIError(None, None, error)):
+                raise DBAPIError(None, None, error, connection_invalidated=True) from error
+            reason = str(error) or type(error).__name__
+            raise DatabaseUnavailable(f"The database cannot be reached: {reason}") from error
+        # From here on the slot belongs to the connection, until the pool has it back.
+        assert connection.record_info is not None
+        connection.record_info["has_slot"] = True
+        return connection
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        """Take a connection; have it replaced when it is closed or still in a transaction.
+
+        Asks the driver, not the server: no round trip, where `pool_pre_ping` takes up to three.
+        """
+        record = super()._do_get()
+        driver: Any = record.driver_connection
+<% if cookiecutter.database == "postgresql" %>
+        if driver is not None and (driver.is_closed() or driver.is_in_transaction()):
+<% else %>
+        if driver is not None and (driver._stream_broken or driver.get_transaction_status()):
+<% endif %>
+            # Marked only: to close it takes a while, in which the record must not be ours alone.
+            record.invalidate(soft=True)
+        return record
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        """Take a connection back, and let the first in line have its slot."""
+        try:
+            super()._do_return_conn(record)
+        finally:
+            # A check-out that fails gives its record back as well, but its caller keeps the slot.
+            assert record.record_info is not None
+            if record.record_info.pop("has_slot", False):
+                self._slots.release()
+
+
+def open_in_greenlet(*_: object) -> None:
+    """Refuse to open a connection where nothing can wait for it; `acquire` asks again."""
+    if not in_greenlet():
+        raise MissingGreenlet

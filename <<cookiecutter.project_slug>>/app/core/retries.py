@@ -1,0 +1,76 @@
+"""A unit of work is run again when it lost a conflict with another, if nothing of it is stored."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import TypeVar
+
+from .server_errors import is_conflict
+
+T = TypeVar("T")
+
+# A unit of work is run this often at most; before each new run it waits, at random, up to this
+# many seconds, and twice as many each time, so that two that collided do not meet again.
+ATTEMPTS = 5
+BACKOFF = 0.02
+
+
+class Opened:
+    """That a session is open, or the like: of one task."""
+
+    def __init__(self) -> None:
+        self.outer: Opened | None = innermost_open()
+        self.task = asyncio.current_task()
+        _innermost.set(self)
+
+    def close(self) -> None:
+        """Say that it is over."""
+        self.task = None
+
+
+_innermost: ContextVar[Opened | None] = ContextVar("innermost", default=None)
+
+
+def innermost_open() -> Opened | None:
+    """Return the last of what this task has open."""
+    opened, task = _innermost.get(), asyncio.current_task()
+    while opened is not None and opened.task is not task:
+        opened = opened.outer
+    return opened
+
+
+# What the unit of work that is run has committed before its end.
+_committed: ContextVar[list[bool]] = ContextVar("committed")
+
+
+def note_commit() -> None:
+    """Say that something was committed: the unit of work it is in cannot be run again."""
+    _committed.get([]).append(True)
+
+
+async def retry_conflicts(
+    unit: Callable[[], Awaitable[T]], *, repeatable: Callable[[], bool] = lambda: True
+) -> T:
+    """Run a whole unit of work, and again when it lost a conflict with another.
+
+    `unit` begins its own transaction each time, as in `async with database.session()`. Raises
+    what the last of `ATTEMPTS` runs raised, or the run after which `repeatable` says no, or that
+    had committed a single statement before: it would be stored twice.
+    """
+    committed: list[bool] = []
+    outside = _committed.set(committed), _innermost.set(None)
+    try:
+        for attempt in range(ATTEMPTS - 1):
+            try:
+                return await unit()
+            except Exception as error:
+                if not is_conflict(error) or committed or not repeatable():
+                    raise
+            await asyncio.sleep(random.uniform(0, BACKOFF * 2**attempt))
+        return await unit()
+    finally:
+        _committed.reset(outside[0])
+        _innermost.reset(outside[1])
+        if committed:
+            note_commit()

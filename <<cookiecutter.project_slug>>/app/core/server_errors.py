@@ -1,0 +1,181 @@
+"""What a server says when something goes wrong, and which connections to close after it."""
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+<% if cookiecutter.database == "postgresql" %>
+from asyncpg import InternalClientError, InvalidCachedStatementError
+from sqlalchemy import Engine, ExceptionContext, event
+<% else %>
+import asyncmy
+from sqlalchemy import Engine, ExceptionContext, event
+<% endif %>
+from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+<% if cookiecutter.database == "postgresql" %>
+# Errors after which the same transaction may well succeed (SQLSTATE): serialization failure and
+# deadlock.
+CONFLICTS = {"40001", "40P01"}
+
+# What a transaction says to whatever comes after an error, and to the end of a savepoint that the
+# error has ended.
+CONSEQUENCES = {"25P02", "3B001"}
+
+# The server takes no writes (SQLSTATE): after a fail-over it is a replica now.
+READ_ONLY = {"25006"}
+<% else %>
+# Errors after which the same transaction may well succeed: deadlock, and a wait for a lock that
+# took too long.
+CONFLICTS = {1213, 1205}
+
+# "SAVEPOINT … does not exist" follows from a deadlock, which ends savepoints as well.
+NO_SUCH_NAME = 1305
+
+# The server takes no writes: after a fail-over it is a replica now.
+READ_ONLY = {1290, 1792, 1836}
+<% endif %>
+
+
+class DatabaseUnavailable(Exception):
+    """The database cannot be reached, or does not answer."""
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those behind it: SQLAlchemy's, its adapter's, the driver's."""
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+<% if cookiecutter.database == "postgresql" %>
+def is_lost(driver: Any, error: BaseException) -> bool:
+    """Return whether an error means that the connection is over.
+
+    It need not look it yet: the end of the connection arrives some time after the server's last
+    words, and until then the driver is in a state that nothing leads out of.
+    """
+    return bool(driver.is_closed()) or any(
+        isinstance(cause, InternalClientError | OSError | EOFError)
+        or getattr(cause, "severity_en", None) in {"FATAL", "PANIC"}
+        for cause in causes(error)
+    )
+<% else %>
+def is_lost(driver: Any, error: BaseException) -> bool:
+    """Return whether an error means that the connection is over, or out of step with the server."""
+    return bool(driver._stream_broken) or any(
+        isinstance(cause, asyncmy.errors.InternalError | OSError | EOFError)
+        for cause in causes(error)
+    )
+<% endif %>
+
+
+<% if cookiecutter.database == "postgresql" %>
+def error_code(error: DBAPIError) -> str | None:
+    """Return the SQLSTATE of a database error, or None when the server sent none."""
+    # SQLAlchemy hands on a stale statement's error without its code: the driver's has it.
+    cause: BaseException | None = error.orig
+    while cause is not None:
+        if code := getattr(cause, "sqlstate", None):
+            return str(code)
+        cause = cause.__cause__
+    return None
+<% else %>
+def error_code(error: DBAPIError) -> int | None:
+    """Return the number of a database error, or None when it has none."""
+    code = error.orig.args[0] if error.orig is not None and error.orig.args else None
+    return code if isinstance(code, int) else None
+<% endif %>
+
+
+def first_error(error: BaseException) -> BaseException:
+    """Return the error behind SQLAlchemy's refusal to go on after one."""
+    behind: BaseException | None = error
+    while isinstance(error, PendingRollbackError) and behind is not None:
+        behind = behind.__cause__ or behind.__context__
+        if isinstance(behind, DBAPIError):
+            return behind
+    return error
+
+
+def is_consequence(error: DBAPIError) -> bool:
+    """Return whether the server refuses something because of an error before."""
+<% if cookiecutter.database == "postgresql" %>
+    return error_code(error) in CONSEQUENCES
+<% else %>
+    return error_code(error) == NO_SUCH_NAME and "SAVEPOINT" in str(error.orig)
+<% endif %>
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Return whether the same unit of work may well succeed when it is run again.
+
+    Of tasks that failed together one is enough.
+    """
+    if isinstance(error, ExceptionGroup):
+        return any(map(is_conflict, error.exceptions))
+    error = first_error(error)
+<% if cookiecutter.database == "postgresql" %>
+    return isinstance(error, DBAPIError) and (error_code(error) in CONFLICTS or is_stale(error))
+
+
+def is_stale(error: DBAPIError) -> bool:
+    """Return whether another process's change of the schema made a prepared statement stale."""
+    return any(isinstance(cause, InvalidCachedStatementError) for cause in causes(error.orig))
+<% else %>
+    return isinstance(error, DBAPIError) and error_code(error) in CONFLICTS
+<% endif %>
+
+
+def leave_lost_connection(context: ExceptionContext) -> DBAPIError | None:
+    """Close a connection that an error has ended; give a driver's own error the usual class."""
+    error = context.original_exception
+    connection = context.connection
+    if connection is None or connection.closed or connection.invalidated:
+        return None
+    driver = connection.connection.driver_connection
+    if not isinstance(error, Exception) or not is_lost(driver, error):
+        return None
+    context.is_disconnect = True
+    # The others are looked at when they are checked out.
+    context.invalidate_pool_on_disconnect = False
+    if context.sqlalchemy_exception or isinstance(error, SQLAlchemyError | TimeoutError):
+        return None
+    return DBAPIError(context.statement, None, error, True, connection_invalidated=True)
+
+
+def repeat_first_error(context: ExceptionContext) -> DBAPIError | None:
+    """Raise a transaction's first error again where it is what another follows from.
+
+    Its context cannot tell: to wait, SQLAlchemy leaves the place where an error is handled.
+    """
+    error, connection = context.sqlalchemy_exception, context.connection
+    if connection is None or connection.closed or connection.invalidated:
+        return None
+    if not isinstance(error, DBAPIError):
+        return None
+    if is_consequence(error):
+        return cast(DBAPIError | None, connection.info.get("first_error"))
+    connection.info["first_error"] = error
+    return None
+
+
+def forget_first_error(_: object, record: ConnectionPoolEntry) -> None:
+    """Let go of an error, and of all that it refers to, when its transaction is over."""
+    record.info.pop("first_error", None)
+
+
+def leave_read_only_server(context: ExceptionContext) -> None:
+    """Close a connection whose server has become read-only: a new one finds the new primary."""
+    error = context.sqlalchemy_exception
+    if isinstance(error, DBAPIError) and error_code(error) in READ_ONLY:
+        context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = False
+
+
+def listen_to_errors(engine: Engine) -> None:
+    """Close what an error has ended, and tell the first error of a transaction."""
+    event.listen(engine, "handle_error", leave_lost_connection)
+    event.listen(engine, "handle_error", leave_read_only_server)
+    event.listen(engine, "handle_error", repeat_first_error)
+    event.listen(engine, "checkin", forget_first_error)
