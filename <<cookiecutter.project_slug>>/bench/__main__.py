@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from httpx2 import Client
+from httpx2 import Client, Limits
 from sqlalchemy import URL
 
 from app.core.db import MAX_CONNECTIONS
@@ -35,6 +35,11 @@ ENOUGH = 0.95
 
 # The numbers of workers to advise a POOL_SIZE for.
 WORKERS = (1, 2, 4, 8, 16, 32)
+
+JSON = {"content-type": "application/json"}
+
+# A service may close a connection after an error, while the next request is on its way.
+CLOSED_AFTER_USE = Limits(max_keepalive_connections=0)
 
 HEAD = f"{'requests/s':>10}  {'p50 ms':>7}  {'p99 ms':>7}  {'errors':>6}"
 
@@ -190,7 +195,7 @@ def main() -> None:
             migrated_database() as url,
             serve("bench.reference:app", url, 1) as reference,
             serve("app.main:app", url, options.pool_size) as service,
-            Client(base_url=service, headers={"content-type": "application/json"}) as client,
+            Client(base_url=service, headers=JSON, limits=CLOSED_AFTER_USE) as client,
         ):
             bench = Bench(service, reference, Routes(client), options.seconds)
             run(url, options, bench)

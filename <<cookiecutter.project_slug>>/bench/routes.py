@@ -91,7 +91,10 @@ class Routes:
 
     def _make_rows(self) -> None:
         """Make rows of each kind; those that need rows of another kind come after it."""
-        missing = {kind_of(path): path for path in self._document["paths"] if path.endswith("}")}
+        # Each beginning of a path that ends with a parameter.
+        paths = self._document["paths"]
+        ends = [path[: end.end()] for path in paths for end in re.finditer("}", path)]
+        missing = {kind_of(path): path for path in ends}
         while made := {kind: rows for kind in missing if (rows := self._some(kind, missing[kind]))}:
             self._rows |= made
             missing = {kind: path for kind, path in missing.items() if kind not in made}
