@@ -177,6 +177,14 @@ def test_bench_of_other_routes(service: Service, tmp_path: Path) -> None:
     assert "the service has no GET /room\n" in python(project, *bench, code=1)
 
 
+def test_bench_without_any_route_measures_the_probes(service: Service, tmp_path: Path) -> None:
+    project = copy_service(service, tmp_path / "my-service")
+    main = project / "app" / "main.py"
+    main.write_text(main.read_text().replace("    app.include_router(users.router)\n", ""))
+    said = python(project, "-m", "bench", *QUICK, "--save")
+    assert measured(project, said) == {"GET /health/live", "GET /health/ready"}
+
+
 def measured(project: Path, said: str) -> set[str]:
     """Return the routes of the baseline, which were all answered without an error."""
     rows = re.findall(

@@ -58,7 +58,10 @@ class Routes:
             raise RuntimeError(f"bench/scenario.py: the service has no {', '.join(wrong)}")
         self._rows: dict[str, list[Row]] = {}
         self._make_rows()
-        self.weights = {name: weight for name in self._operations if (weight := self._weight(name))}
+        # Probes are asked when there is nothing else, or when the scenario has them.
+        names = [name for name in self._operations if " /health/" not in name or name in named]
+        names = names or list(self._operations)
+        self.weights = {name: weight for name in names if (weight := self._weight(name))}
         if not self.weights:
             raise RuntimeError("There is no route to measure: see bench/scenario.py")
 
@@ -82,7 +85,7 @@ class Routes:
         try:
             if name.startswith("DELETE "):
                 raise LeftOut("a row can be deleted only once")
-            if weight := scenario.WEIGHTS.get(name, 0 if " /health/" in name else 1):
+            if weight := scenario.WEIGHTS.get(name, 1):
                 self._ask(self.request(name))
             return weight
         except LeftOut as reason:

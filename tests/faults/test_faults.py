@@ -124,7 +124,7 @@ async def migrate(keeper: Keeper, *words: str) -> tuple[int, str]:
 
 @asynccontextmanager
 async def served(
-    keeper: Keeper, application: str = "tests.routes:app", **settings: str
+    keeper: Keeper, application: str = "tests.core.routes:app", **settings: str
 ) -> AsyncIterator[tuple[Process, AsyncClient]]:
     """Serve on the kept server, by default with routes that get into trouble."""
     url = keeper.url.render_as_string(hide_password=False)
@@ -379,19 +379,22 @@ async def test_a_migration_does_not_wait_for_ever() -> None:
 
 
 async def test_a_replica_waits_for_another_that_migrates() -> None:
-    take = (
-        "SELECT pg_advisory_lock(hashtext('alembic'))"
+    take, release = (
+        ("SELECT pg_advisory_lock(hashtext('alembic'))", "SELECT pg_advisory_unlock_all()")
         if IS_POSTGRESQL
-        else "SELECT GET_LOCK(CONCAT('alembic ', DATABASE()), 0)"
+        else ("INSERT INTO alembic_lock VALUES (1, 'another', 0)", "DELETE FROM alembic_lock")
     )
     async with kept() as keeper:
         await migrate(keeper, "downgrade", "base")
         engine = create_async_engine(keeper.admin)
         async with engine.connect() as other:
             await other.execute(text(take))
+            await other.commit()
             replica = asyncio.create_task(migrate(keeper))
             await asyncio.sleep(2)
             assert not replica.done()
+            await other.execute(text(release))
+            await other.commit()
         await engine.dispose()
         assert (await replica)[0] == 0
         assert await stored(keeper) == []
