@@ -152,7 +152,8 @@ def draw(outcome: Outcome, path: Path) -> None:
     reads = [result for result in outcome.results if result.request == "read"]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(12, 8.2), layout="constrained", facecolor="white")
-        top, bottom = figure.subfigures(2, 1, height_ratios=[1.12, 1], hspace=0.06)
+        halves: Any = figure.subfigures(2, 1, height_ratios=[1.12, 1], hspace=0.06)
+        top, bottom = halves
         top.suptitle(title(outcome), fontsize=15, fontweight="bold")
         rates, times = top.subplots(1, 2, width_ratios=[1.1, 1])
         draw_rates(rates, reads)

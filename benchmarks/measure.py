@@ -10,7 +10,6 @@ from pathlib import Path
 import chart
 import report
 from bench.__main__ import advise, allowed_connections, enough
-from bench.load import NoLoadTool
 from compare import CLIENTS, USERS, compare, count_comparisons, filled_database, sweep
 from dev import database
 
@@ -70,7 +69,7 @@ def run(options: argparse.Namespace) -> report.Outcome:
             seconds=options.seconds,
             report=progress,
         )
-    least = enough(sizes)
+    least = enough({size.pool_size: size.figures for size in sizes})
     return report.Outcome(
         server=server,
         pool_size=options.pool_size,
@@ -91,7 +90,7 @@ def main() -> None:
     logging.basicConfig(level=logging.ERROR)
     try:
         outcome = run(options)
-    except (NoLoadTool, database.NoServer, RuntimeError) as reason:
+    except (database.NoServer, RuntimeError) as reason:
         sys.exit(str(reason))
     except KeyboardInterrupt:
         sys.exit("Stopped.")

@@ -5,6 +5,7 @@ import asyncio
 import json
 import logging
 import random
+import shutil
 import statistics
 import sys
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from sqlalchemy import URL
 
 from app.core.db import MAX_CONNECTIONS
 from bench import chart
-from bench.load import Figures, NoLoadTool, load, median
+from bench.load import HOW_TO_GET_WRK, Figures, load, median
 from bench.routes import Routes
 from bench.servers import PROJECT, migrated_database, serve
 from dev import database
@@ -186,6 +187,8 @@ def main() -> None:
         "--results", type=Path, default=PROJECT / "bench" / "results", help="where to write"
     )
     options = parser.parse_args()
+    if shutil.which("wrk") is None:
+        sys.exit(HOW_TO_GET_WRK)
     if options.check and not BASELINE.exists():
         sys.exit('There is no bench/baseline.json: write one by `make bench ARGS="--save"`.')
     # Drivers and clients tell of things that are no matter here.
@@ -199,7 +202,7 @@ def main() -> None:
         ):
             bench = Bench(service, reference, Routes(client), options.seconds)
             run(url, options, bench)
-    except (NoLoadTool, database.NoServer, RuntimeError) as reason:
+    except (database.NoServer, RuntimeError) as reason:
         sys.exit(str(reason))
     except KeyboardInterrupt:
         sys.exit("Stopped.")

@@ -4,7 +4,6 @@ From one core it asked 50,000 times a second, and Locust with its fastest client
 """
 
 import json
-import shutil
 import signal
 import statistics
 import subprocess
@@ -15,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SCRIPT = Path(__file__).with_name("load.lua")
-
-
-class NoLoadTool(Exception):
-    """The machine has no wrk, with the way to get it."""
+HOW_TO_GET_WRK = (
+    "The load comes from wrk, which is not on this machine. Install it:\n"
+    "  Debian, Ubuntu: apt-get install wrk    Fedora: dnf install wrk    macOS: brew install wrk"
+)
 
 
 @dataclass(frozen=True)
@@ -40,13 +39,8 @@ def load(
 ) -> Figures:
     """Send requests for some seconds: a client sends the next one when the last is answered.
 
-    A request is a method, a path and a body. Raises NoLoadTool, and RuntimeError when wrk fails.
+    A request is a method, a path and a body. Raises RuntimeError when wrk fails.
     """
-    if shutil.which("wrk") is None:
-        raise NoLoadTool(
-            "The load comes from wrk, which is not on this machine. Install it:\n  Debian, Ubuntu:"
-            " apt-get install wrk    Fedora: dnf install wrk    macOS: brew install wrk"
-        )
     words = ["wrk", "--threads=1", f"--connections={clients}", "--duration=1h", "--timeout=10s"]
     words += [f"--script={SCRIPT}", "--header=content-type: application/json"]
     words += [f"--header={name}: {value}" for name, value in (headers or {}).items()]
