@@ -303,8 +303,12 @@ async def test_a_lock_is_taken_from_the_dead(
         await asyncio.sleep(1)
         assert not waiting.done()
         assert not lock.lost.is_set()
-        # Dead: a task that never ends, and that no longer says so.
-        monkeypatch.setattr(lock, "RENEW", text("DO 0"))
+
+        async def say_nothing(*_: object) -> bool:
+            return True
+
+        # As good as dead.
+        monkeypatch.setattr(lock, "renew", say_nothing)
         await waiting
 
 
@@ -315,8 +319,7 @@ async def test_who_has_lost_the_lock_does_not_go_on(
     engine = create_async_engine(empty, poolclass=NullPool)
     async with lock.held(engine), engine.connect() as connection:
         await databases.execute(empty, f"UPDATE {lock.TABLE} SET owner = 'another'")
-        async with asyncio.timeout(10):
-            await asyncio.to_thread(lock.lost.wait)
+        assert await asyncio.to_thread(lock.lost.wait, 10)
         await connection.run_sync(lambda sync: event.listen(sync, "begin", lock.refuse_if_lost))
         with pytest.raises(RuntimeError, match="another one has taken its lock"):
             await connection.execute(text("SELECT 1"))

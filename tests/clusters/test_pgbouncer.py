@@ -1,10 +1,13 @@
 """A service behind PgBouncer in transaction mode: each transaction may get another connection."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from httpx2 import AsyncClient, Limits
 from programs import (
+    HERE,
     Node,
     copy_project,
     migrate,
@@ -16,6 +19,7 @@ from programs import (
 )
 from sqlalchemy import URL, NullPool, text
 from sqlalchemy.ext.asyncio import create_async_engine
+from tests.process import Process, serve
 
 # The second one to run one of these fails: what it makes is there.
 REVISION = """
@@ -119,3 +123,68 @@ async def test_a_killed_migration_leaves_no_lock() -> None:
             last.write_text(REVISION.format(head=head))
             code, said = await asyncio.wait_for(migrate(url, folder=project), 20)
             assert code == 0, said
+
+
+@asynccontextmanager
+async def served(url: URL, **settings: str) -> AsyncIterator[tuple[Process, AsyncClient]]:
+    """Serve the application with more routes."""
+    settings |= {"DATABASE_URL": url.render_as_string(hide_password=False)}
+    settings |= {"PYTHONPATH": str(HERE)}
+    async with (
+        serve("more_routes:app", **settings) as process,
+        AsyncClient(base_url=process.url, timeout=30, limits=Limits(max_connections=50)) as client,
+    ):
+        yield process, client
+
+
+# Each type is another one on the wire.
+CHANGES = [
+    "ALTER TABLE users ALTER COLUMN full_name TYPE text",
+    "ALTER TABLE users ALTER COLUMN full_name TYPE varchar(300)",
+    "ALTER TABLE users ALTER COLUMN created_at TYPE timestamp",
+    "ALTER TABLE users ALTER COLUMN created_at TYPE timestamptz",
+]
+
+
+async def test_a_changed_type_is_no_end_of_answers() -> None:
+    async with (
+        postgresql() as node,
+        pgbouncer(node) as url,
+    ):
+        assert (await migrate(url))[0] == 0
+        async with served(url, POOL_SIZE="10") as (process, client):
+            created = await client.post("/users", json={"email": "a@example.com"})
+            path = created.headers["location"]
+            asked: list[tuple[str, str, dict[str, object]]] = [
+                ("GET", path, {}),
+                ("GET", "/users", {}),
+                ("PATCH", path, {"json": {"full_name": "A"}}),
+                ("GET", f"/once{path}", {}),
+                ("GET", f"/again{path}", {}),
+                ("POST", f"/again{path}", {"params": {"full_name": "B"}}),
+            ]
+            statuses: Counter[tuple[str, str, int]] = Counter()
+            over = asyncio.Event()
+
+            async def ask(client_number: int) -> None:
+                while not over.is_set():
+                    for method, where, more in asked:
+                        answer = await client.request(method, where, **more)  # type: ignore[arg-type]
+                        statuses[method, where, answer.status_code] += 1
+
+            async with asyncio.TaskGroup() as group:
+                for number in range(8):
+                    group.create_task(ask(number))
+                await asyncio.sleep(1)
+                for change in CHANGES:
+                    await node.execute(change)
+                    await asyncio.sleep(1)
+                over.set()
+            print(statuses)
+            assert {status for *_, status in statuses} <= {200, 503}
+            assert "Traceback" not in process.log.read_text()
+            for method, where, more in asked:
+                answer = await client.request(method, where, **more)  # type: ignore[arg-type]
+                assert answer.status_code == 200, answer.text
+                good, bad = (statuses[method, where, status] for status in (200, 503))
+                assert good > 20 * bad

@@ -21,7 +21,11 @@ from sqlalchemy.pool import PoolProxiedConnection
 
 from .db import Database
 from .plans import Plan, make_plan
+<% if cookiecutter.database == "postgresql" %>
+from .server_errors import READ_ONLY, error_code, is_lost, is_stale
+<% else %>
 from .server_errors import READ_ONLY, error_code, is_lost
+<% endif %>
 from .statements import Statement, Update, refuse_listeners
 
 T = TypeVar("T")
@@ -129,9 +133,16 @@ class Connection:
 <% if cookiecutter.database == "postgresql" %>
         try:
             return await self._run(statement, values)
-        except Exception:
+        except Exception as error:
             await self._end_what_was_prepared()
-            raise
+            if not (isinstance(error, DBAPIError) and error.statement and is_stale(error)):
+                raise
+            self._database.ending.change(error.statement)
+            # A statement by itself has done nothing; a transaction has to be run again as a whole.
+            driver: Any = self._pooled.driver_connection
+            if not self.is_usable or driver.is_in_transaction():
+                raise
+        return await self._run(statement, values)
 
     async def _run(self, statement: Statement[Any], values: Mapping[str, Any]) -> Any:
 <% endif %>
@@ -170,13 +181,19 @@ class Connection:
         plans = self._plans.get(statement)
         if plans is None:
             plans = self._plans[statement] = {}
+<% if cookiecutter.database == "postgresql" %>
+        ending = self._database.ending.text
+        key = self._database, ending, frozenset(values)
+<% else %>
         key = self._database, frozenset(values)
+<% endif %>
         plan = plans.get(key)
         if plan is None:
             refuse_listeners(statement, self._database.sessions)
 <% if cookiecutter.database == "postgresql" %>
             dialect = self._database.engine.dialect
-            plan = plans[key] = await make_plan(statement, values, dialect, self._describe)
+            plan = await make_plan(statement, values, dialect, ending, self._describe)
+            plans[key] = plan
 <% else %>
             plan = plans[key] = make_plan(statement, values, self._database.engine.dialect)
 <% endif %>
@@ -192,7 +209,7 @@ class Connection:
         if self.is_usable and not driver.is_in_transaction():
             # What fails here has closed the connection.
             with suppress(Exception):
-                await self._guard("", execute(driver, ""))
+                await self._guard("", execute(driver, "SELECT 1"))
 
     async def _describe(self, sql: str) -> list[int]:
         driver: Any = self._pooled.driver_connection
@@ -227,4 +244,8 @@ class Connection:
 
 
 # By the names of the values that are given.
+<% if cookiecutter.database == "postgresql" %>
+Plans = WeakKeyDictionary[Statement[Any], dict[tuple[Database, str, frozenset[str]], Plan]]
+<% else %>
 Plans = WeakKeyDictionary[Statement[Any], dict[tuple[Database, frozenset[str]], Plan]]
+<% endif %>
