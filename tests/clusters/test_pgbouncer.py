@@ -5,21 +5,20 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from httpx2 import AsyncClient, Limits
 from programs import (
-    HERE,
     Node,
     copy_project,
     migrate,
     migrating,
     pgbouncer,
     postgresql,
+    report,
+    served,
     short_folder,
     until,
 )
 from sqlalchemy import URL, NullPool, text
 from sqlalchemy.ext.asyncio import create_async_engine
-from tests.process import Process, serve
 
 # The second one to run one of these fails: what it makes is there.
 REVISION = """
@@ -125,18 +124,6 @@ async def test_a_killed_migration_leaves_no_lock() -> None:
             assert code == 0, said
 
 
-@asynccontextmanager
-async def served(url: URL, **settings: str) -> AsyncIterator[tuple[Process, AsyncClient]]:
-    """Serve the application with more routes."""
-    settings |= {"DATABASE_URL": url.render_as_string(hide_password=False)}
-    settings |= {"PYTHONPATH": str(HERE)}
-    async with (
-        serve("more_routes:app", **settings) as process,
-        AsyncClient(base_url=process.url, timeout=30, limits=Limits(max_connections=50)) as client,
-    ):
-        yield process, client
-
-
 # Each type is another one on the wire.
 CHANGES = [
     "ALTER TABLE users ALTER COLUMN full_name TYPE text",
@@ -180,7 +167,7 @@ async def test_a_changed_type_is_no_end_of_answers() -> None:
                     await node.execute(change)
                     await asyncio.sleep(1)
                 over.set()
-            print(statuses)
+            report(statuses={" ".join(map(str, key)): n for key, n in statuses.items()})
             assert {status for *_, status in statuses} <= {200, 503}
             assert "Traceback" not in process.log.read_text()
             for method, where, more in asked:

@@ -89,7 +89,8 @@ class FairPool(AsyncAdaptedQueuePool):
 
     def connect(self) -> PoolProxiedConnection:
         """Check a connection out, for SQLAlchemy: engines and sessions come by this way."""
-        await_(self._acquire_slot())
+        if not await_(self._slots.acquire(self._timeout)):
+            raise self._refusal()
         try:
             return self._check_out()
         except BaseException:
@@ -103,7 +104,8 @@ class FairPool(AsyncAdaptedQueuePool):
         more than the rest. Raises `sqlalchemy.exc.TimeoutError` when none is free in time, and
         DBAPIError or DatabaseUnavailable when none can be opened.
         """
-        await self._acquire_slot()
+        if not await self._slots.acquire(self._timeout):
+            raise self._refusal()
         try:
             # The usual case, in which nothing has to be waited for: one is open.
             if self.checkedin():
@@ -127,10 +129,8 @@ class FairPool(AsyncAdaptedQueuePool):
         while self.checkedin():
             self._do_get().invalidate()
 
-    async def _acquire_slot(self) -> None:
-        """Wait in line. Raises `sqlalchemy.exc.TimeoutError`."""
-        if not await self._slots.acquire(self._timeout):
-            raise PoolTimeoutError(f"No connection was free within {self._timeout} s")
+    def _refusal(self) -> PoolTimeoutError:
+        return PoolTimeoutError(f"No connection was free within {self._timeout} s")
 
     def _check_out(self) -> PoolProxiedConnection:
         """Take a connection into the slot that the caller has; name what prevents it."""
