@@ -206,6 +206,14 @@ class Node:
         state = "SELECT variable_value FROM information_schema.global_status"
         return await self.execute(f"{state} WHERE variable_name = 'wsrep_ready'") == "ON"
 
+    async def become_cluster(self) -> None:
+        """Make a node of Galera that has lost the others a cluster of its own, as people do it."""
+        words = ["--no-defaults", "--user=root", f"--socket={self.folder / 'server'}", "--execute"]
+        statement = "SET GLOBAL wsrep_provider_options = 'pc.bootstrap=YES'"
+        client = server.which("mariadb", "mysql")
+        shell = await asyncio.create_subprocess_exec(client, *words, statement)
+        assert await shell.wait() == 0
+
 
 def url_of(port: int, user: str, database: str) -> URL:
     """Return a URL on the loopback, without TLS, which neither the wheel nor a pooler has."""

@@ -132,7 +132,7 @@ async def test_a_node_that_has_lost_its_cluster_is_answered_503() -> None:
                 assert (await client.get("/users")).status_code == 503
                 await asyncio.sleep(1)
                 # By hand: this node alone is the cluster now.
-                await here.execute("SET GLOBAL wsrep_provider_options = 'pc.bootstrap=YES'")
+                await here.become_cluster()
                 seconds = await until(is_ready, 15)
                 await asyncio.sleep(1)
                 over.set()

@@ -173,5 +173,5 @@ async def test_a_changed_type_is_no_end_of_answers() -> None:
             for method, where, more in asked:
                 answer = await client.request(method, where, **more)  # type: ignore[arg-type]
                 assert answer.status_code == 200, answer.text
-                good, bad = (statuses[method, where, status] for status in (200, 503))
-                assert good > 20 * bad
+                # A route that is run once tells each client once.
+                assert statuses[method, where, 503] <= 8 * len(CHANGES)

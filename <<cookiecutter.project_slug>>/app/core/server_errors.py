@@ -27,15 +27,16 @@ CONSEQUENCES = {"25P02", "3B001"}
 # The server takes no writes (SQLSTATE): after a fail-over it is a replica now.
 READ_ONLY = {"25006"}
 <% else %>
-# Errors after which the same transaction may well succeed: deadlock, and a wait for a lock that
-# took too long.
-CONFLICTS = {1213, 1205}
+# Errors after which the same transaction may well succeed: deadlock, a wait for a lock that took
+# too long, and a commit that one at another node of the cluster was before.
+CONFLICTS = {1213, 1205, 3101}
 
 # "SAVEPOINT … does not exist" follows from a deadlock, which ends savepoints as well.
 NO_SUCH_NAME = 1305
 
-# The server takes no writes: after a fail-over it is a replica now.
-READ_ONLY = {1290, 1792, 1836}
+# The server takes no writes: after a fail-over it is a replica now, or the node of a cluster has
+# lost the others.
+READ_ONLY = {1047, 1180, 1290, 1792, 1836, 3100}
 <% endif %>
 
 
