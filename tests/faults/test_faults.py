@@ -124,7 +124,7 @@ async def migrate(keeper: Keeper, *words: str) -> tuple[int, str]:
 
 @asynccontextmanager
 async def served(
-    keeper: Keeper, application: str = "tests.routes:app", **settings: str
+    keeper: Keeper, application: str = "tests.core.routes:app", **settings: str
 ) -> AsyncIterator[tuple[Process, AsyncClient]]:
     """Serve on the kept server, by default with routes that get into trouble."""
     url = keeper.url.render_as_string(hide_password=False)

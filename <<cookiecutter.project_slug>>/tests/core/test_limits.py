@@ -223,6 +223,30 @@ async def test_a_body_too_large_is_refused(client: AsyncClient) -> None:
     assert response.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b"[]",
+        b"null",
+        b"{",
+        b'{"email": null}',
+        b'{"email": 5}',
+        b'{"email": NaN}',
+        b'{"email": "a\\u0000@example.com"}',
+        b'{"email": "\\ud800@example.com"}',
+    ],
+)
+async def test_bad_input_is_refused_with_a_reason(client: AsyncClient, body: bytes) -> None:
+    headers = {"content-type": "application/json"}
+    response = await client.post("/people", content=body, headers=headers)
+
+    assert response.status_code == 422
+    detail = response.json()["detail"]
+    assert detail
+    assert all(set(error) == {"type", "loc", "msg"} for error in detail)
+
+
 @pytest.mark.parametrize("content_type", ["text/plain", "application/xml", None])
 async def test_a_body_of_another_type_is_refused(
     client: AsyncClient, content_type: str | None
