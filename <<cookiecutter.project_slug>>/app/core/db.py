@@ -45,7 +45,11 @@ from .connect import begin, open_within, reset, server_limits
 <% endif %>
 from .pool import FairPool, open_in_greenlet
 from .retries import Opened, retry_conflicts
+<% if cookiecutter.database == "postgresql" %>
+from .server_errors import DatabaseUnavailable, Ending, error_code, listen_to_errors
+<% else %>
 from .server_errors import DatabaseUnavailable, error_code, listen_to_errors
+<% endif %>
 
 __all__ = ["Database", "DatabaseUnavailable", "OwnedSession", "error_code", "retry_conflicts"]
 
@@ -200,6 +204,9 @@ class Database:
 <% endif %>
         event.listen(self.engine.sync_engine, "do_connect", open_in_greenlet)
         listen_to_errors(self.engine.sync_engine)
+<% if cookiecutter.database == "postgresql" %>
+        self.ending = Ending(self.engine.sync_engine)
+<% endif %>
         self.sessions = async_sessionmaker(
             self.engine,
             class_=OwnedSession,
