@@ -141,7 +141,7 @@ RENAME = Update(update(User).where(User.id == bindparam("user_id")))
 async def things(database: Database) -> AsyncIterator[Queries]:
     """Make the table of things, for one test."""
     async with tables_of(Apart.metadata, database):
-        yield Queries(database, database)
+        yield Queries(database)
 
 
 async def test_types_come_back_as_from_a_session(database: Database, things: Queries) -> None:
@@ -157,7 +157,7 @@ async def test_types_come_back_as_from_a_session(database: Database, things: Que
 
 
 async def test_errors_are_those_of_a_session(database: Database, clean: None) -> None:
-    queries = Queries(database, database)
+    queries = Queries(database)
     create = Create(UserRead, User, USER)
     first = await queries.create(create, email="a@example.com")
     assert first == await queries.first(USER_BY_EMAIL, email="a@example.com")
@@ -229,7 +229,7 @@ async def test_a_cancelled_query_is_nobody_elses() -> None:
     slow = Read(str, select(pause))
     async with started(pool_size=1) as (client, database):
         assert (await client.get("/users/1")).status_code == 404
-        query = asyncio.create_task(Queries(database, database).all(slow))
+        query = asyncio.create_task(Queries(database).all(slow))
         await asyncio.sleep(0.1)
         assert database.pool.checkedout() == 1
         query.cancel()

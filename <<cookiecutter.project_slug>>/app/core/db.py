@@ -23,7 +23,7 @@ They need `fastapi>=0.165`, `sqlalchemy[asyncio]>=2.1.9` and `asyncmy`. The sett
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 <% if cookiecutter.database == "mysql" %>
 from functools import partial
@@ -208,6 +208,8 @@ class Database:
             # Objects stay readable after the commit, when nothing can be loaded any more.
             expire_on_commit=False,
         )
+        # What else a commit waits for: see `replica.py`.
+        self.after_commit: Callable[[], Awaitable[None]] | None = None
 
     @property
     def pool(self) -> FairPool:
@@ -234,7 +236,10 @@ class Database:
         """
         async with self.sessions() as session:
             yield session
+            used = session.in_transaction()
             await session.commit()
+        if used and self.after_commit is not None:
+            await self.after_commit()
 
     async def ping(self) -> None:
         """Raise what a request would get now, or DatabaseUnavailable when no answer comes."""
