@@ -160,11 +160,11 @@ async def test_a_replica_that_falls_silent_costs_no_read() -> None:
             await asyncio.sleep(0.5)
             pair.replica.program.signal(signal.SIGSTOP)
             await until(lambda: is_degraded(one))
-            await asyncio.sleep(1)
+            await asyncio.sleep(8)
             pair.replica.program.signal(signal.SIGCONT)
             await until(lambda: is_ok(one))
         assert reader.answers.keys() == {200}
-        assert reader.slowest < 7
+        assert reader.slowest < 6
 
 
 async def test_without_its_primary_a_service_still_reads() -> None:

@@ -25,9 +25,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-<% if cookiecutter.database == "mysql" %>
 from functools import partial
-<% endif %>
 from typing import Any, Self, cast
 
 from sqlalchemy import URL, TextClause, event, text
@@ -37,9 +35,9 @@ from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 <% if cookiecutter.vector_search == "yes" %>
-from .connect import VECTOR_SEARCH, server_limits
+from .connect import VECTOR_SEARCH, open_within, server_limits
 <% elif cookiecutter.database == "postgresql" %>
-from .connect import server_limits
+from .connect import open_within, server_limits
 <% else %>
 from .connect import begin, open_within, reset, server_limits
 <% endif %>
@@ -161,7 +159,7 @@ class Database:
             # Values are people's data: kept out of errors, and so of logs.
             hide_parameters=not echo,
             connect_args={
-                "timeout": pool_timeout,
+                "async_creator_fn": partial(open_within, pool_timeout),
                 # For a server that does not even say that the time is over.
                 "command_timeout": statement_timeout + 5,
 <% if cookiecutter.vector_search == "yes" %>
@@ -217,9 +215,15 @@ class Database:
         return cast(FairPool, self.engine.pool)
 
     async def __aenter__(self) -> Self:
+<% if cookiecutter.database == "postgresql" %>
+        self._watch = asyncio.create_task(self.pool.watch())
+<% endif %>
         return self
 
     async def __aexit__(self, *_: object) -> None:
+<% if cookiecutter.database == "postgresql" %>
+        self._watch.cancel()
+<% endif %>
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self.engine.dispose()

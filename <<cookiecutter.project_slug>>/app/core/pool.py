@@ -2,15 +2,28 @@
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from contextlib import suppress
+from time import monotonic
 from typing import Any
+from weakref import WeakSet
 
 from sqlalchemy.exc import DBAPIError, MissingGreenlet
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, PoolProxiedConnection
 from sqlalchemy.util.concurrency import await_, greenlet_spawn, in_greenlet
 
+<% if cookiecutter.database == "postgresql" %>
+from .connect import is_silent
 from .server_errors import DatabaseUnavailable, error_code
+
+logger = logging.getLogger(__name__)
+
+# Seconds within which a server gives a sign of life.
+SIGN_LIMIT = 3.0
+<% else %>
+from .server_errors import DatabaseUnavailable, error_code
+<% endif %>
 
 # Quiet like SQLAlchemy's own pools, which have a line for each connection at INFO.
 logging.getLogger(f"{__name__}.FairPool").setLevel(logging.WARNING)
@@ -35,6 +48,7 @@ class FairPool(AsyncAdaptedQueuePool):
         super().__init__(creator, pool_size, max_overflow, timeout, **options)
         # Serves in the order of arrival, and loses no slot to a waiter that is cancelled.
         self._slots = asyncio.Semaphore(pool_size + max_overflow)
+        self._records = WeakSet[ConnectionPoolEntry]()
 
     def connect(self) -> PoolProxiedConnection:
         """Check a connection out, for SQLAlchemy: engines and sessions come by this way."""
@@ -76,6 +90,49 @@ class FairPool(AsyncAdaptedQueuePool):
         while self.checkedin():
             self._do_get().invalidate()
 
+    @property
+    def is_full(self) -> bool:
+        """Return whether who wants a connection has to wait in line."""
+        return self._slots.locked()
+
+    def in_use(self, seconds: float) -> list[Any]:
+        """Return the driver's connections that are checked out for so long already."""
+        before = monotonic() - seconds
+        return [
+            record.driver_connection
+            for record in self._records
+            if record.driver_connection is not None
+            and record.record_info is not None
+            and record.record_info.get("slot_since", before) < before
+        ]
+
+    def cut_off(self, drivers: Iterable[Any]) -> None:
+        """End connections that nothing will come by: whoever waits there gets an error at once."""
+        for driver in drivers:
+<% if cookiecutter.database == "postgresql" %>
+            driver.terminate()
+<% else %>
+            driver.close()
+<% endif %>
+
+<% if cookiecutter.database == "postgresql" %>
+    async def watch(self) -> None:
+        """Look once a second for a server that has fallen silent, and cut its connections off.
+
+        A frozen process does not end them, and a statement may honestly take as long as its time
+        limit. So when an answer takes long, the server is asked for another sign of life.
+        """
+        while True:
+            await asyncio.sleep(1)
+            addresses = {driver._addr for driver in self.in_use(1)}
+            silent = await asyncio.gather(*(is_silent(each, SIGN_LIMIT) for each in addresses))
+            for address, is_so in zip(addresses, silent, strict=True):
+                if is_so:
+                    logger.warning("No sign of %s within %g s", address, SIGN_LIMIT)
+                    drivers = [record.driver_connection for record in self._records]
+                    self.cut_off(each for each in drivers if each and each._addr == address)
+
+<% endif %>
     async def _acquire_slot(self) -> None:
         """Wait in line. Raises `sqlalchemy.exc.TimeoutError`."""
         if not self._slots.locked():
@@ -102,8 +159,14 @@ class FairPool(AsyncAdaptedQueuePool):
             raise DatabaseUnavailable(f"The database cannot be reached: {reason}") from error
         # From here on the slot belongs to the connection, until the pool has it back.
         assert connection.record_info is not None
-        connection.record_info["has_slot"] = True
+        connection.record_info["slot_since"] = monotonic()
         return connection
+
+    def _create_connection(self) -> ConnectionPoolEntry:
+        """Remember what there is."""
+        record = super()._create_connection()
+        self._records.add(record)
+        return record
 
     def _do_get(self) -> ConnectionPoolEntry:
         """Take a connection; have it replaced when it is closed or still in a transaction.
@@ -128,7 +191,7 @@ class FairPool(AsyncAdaptedQueuePool):
         finally:
             # A check-out that fails gives its record back as well, but its caller keeps the slot.
             assert record.record_info is not None
-            if record.record_info.pop("has_slot", False):
+            if record.record_info.pop("slot_since", None):
                 self._slots.release()
 
 

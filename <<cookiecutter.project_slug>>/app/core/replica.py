@@ -224,9 +224,19 @@ class Replica:
             )
 
     async def _ask(self, database: Database, read: Read[Any], **values: Any) -> list[Any]:
-        connection = Connection(database, self._plans, await database.pool.acquire())
+        pool = database.pool
+        began, waits_in_line = monotonic(), pool.is_full
         try:
-            rows: list[Any] = await connection.run(read, read.prepare(values))
-            return rows
-        finally:
-            await connection.release()
+            connection = Connection(database, self._plans, await pool.acquire())
+            began, waits_in_line = monotonic(), False
+            try:
+                rows: list[Any] = await connection.run(read, read.prepare(values))
+                return rows
+            finally:
+                await connection.release()
+        except asyncio.CancelledError:
+            is_silent = not waits_in_line and monotonic() > began + LAG_LIMIT / 2
+            if is_silent and database is self.database:
+                # Whoever waits for an answer there asks the primary instead.
+                pool.cut_off(pool.in_use(LAG_LIMIT / 2))
+            raise
