@@ -4,10 +4,10 @@ Most tests run in a transaction that is rolled back: `client` and `session`. Tho
 commits use `committing_client`, and those that need a process `server`.
 """
 
-import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,26 +15,21 @@ from uuid import uuid4
 import pytest
 from alembic import command
 from alembic.config import Config
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
 <% if cookiecutter.database == "postgresql" %>
-from sqlalchemy import URL, MetaData, delete, make_url, select
+from sqlalchemy import URL, delete, make_url, select
 <% else %>
-from sqlalchemy import URL, MetaData, delete, make_url
+from sqlalchemy import URL, delete, make_url, text
 <% endif %>
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.api.errors import LastResort
-from app.core.config import load_settings
 from app.core.db import Database
 from app.core.driver import Connection
 from app.core.queries import Queries
 from app.core.statements import Statement
-<% if cookiecutter.vector_search == "yes" %>
-from app.models import Document, User
-<% else %>
-from app.models import User
-<% endif %>
+from app.models import Base
 from dev import database as databases
 from dev.supervisor import NO_SERVER
 <% if cookiecutter.sync_bridge == "yes" %>
@@ -139,10 +134,29 @@ def database_url(alembic: Config) -> Iterator[URL]:
     databases.drop_database(server, url.database)
 
 
+@pytest.fixture
+def empty(monkeypatch: pytest.MonkeyPatch, database_url: URL) -> Iterator[URL]:
+    """Return an empty database beside the one of the other tests, for migrations."""
+    server = make_url(os.environ["TEST_DATABASE_URL"])
+    name = f"{database_url.database}_empty"
+    url = databases.create_database(server, name)
+    monkeypatch.setenv("DATABASE_URL", url.render_as_string(hide_password=False))
+    yield url
+    databases.drop_database(server, name)
+
+
+def copied_migrations(folder: Path) -> Config:
+    """Copy the migrations, to change them; return the copy's configuration."""
+    shutil.copytree(PROJECT / "migrations", folder, dirs_exist_ok=True)
+    config = Config()
+    config.set_main_option("script_location", str(folder))
+    return config
+
+
 @pytest.fixture(scope="session")
 async def app() -> AsyncIterator[FastAPI]:
-    """Return the application, started, with routes that get into trouble."""
-    from tests.routes import app
+    """Return the application, started."""
+    from app.main import app
 
     async with app.router.lifespan_context(app):
         yield app
@@ -155,42 +169,6 @@ def database(app: FastAPI) -> Database:
     return state
 
 
-@asynccontextmanager
-async def started(
-    *routers: APIRouter, **settings: Any
-) -> AsyncIterator[tuple[AsyncClient, Database]]:
-    """Start an application of its own with other settings, and routes that get into trouble."""
-    from app.main import create_app
-    from tests.routes import router
-
-<% if cookiecutter.sync_bridge == "yes" %>
-    # What is for threads comes on top: `pool_size` means the asynchronous part here.
-    settings = {"sync_pool_size": 1} | settings
-    if "pool_size" in settings:
-        settings["pool_size"] += settings["sync_pool_size"]
-<% endif %>
-    app = create_app(load_settings().model_copy(update=settings))
-    for each in (*routers, router):
-        app.include_router(each)
-    async with (
-        app.router.lifespan_context(app),
-        AsyncClient(transport=ASGITransport(app), base_url="http://test") as client,
-    ):
-        yield client, app.state.database
-
-
-@asynccontextmanager
-async def tables_of(metadata: MetaData, database: Database) -> AsyncIterator[None]:
-    """Make a test's own tables, for as long as it needs them."""
-    async with database.engine.begin() as connection:
-        await connection.run_sync(metadata.create_all)
-    try:
-        yield
-    finally:
-        async with database.engine.begin() as connection:
-            await connection.run_sync(metadata.drop_all)
-
-
 class Lent(Connection):
     """A test's connection, whose transactions are savepoints of the test's."""
 
@@ -200,24 +178,6 @@ class Lent(Connection):
 
     async def release(self) -> None:
         """Leave it to the test."""
-
-
-def be_impatient(database: Database, seconds: float) -> None:
-    """Shorten the wait for a free connection, not that for a new one: a busy machine needs it."""
-    database.pool._timeout = seconds
-
-
-async def has_closed(driver: Any) -> None:
-    """Wait until the end of a driver's connection has arrived, which the server has ended."""
-    async with asyncio.timeout(10):
-        while True:
-<% if cookiecutter.database == "postgresql" %>
-            if driver.is_closed():
-<% else %>
-            if driver._stream_broken:
-<% endif %>
-                return
-            await asyncio.sleep(0.01)
 
 
 class QueriesIn(Queries):
@@ -280,12 +240,17 @@ async def client(app: FastAPI, connection: AsyncConnection) -> AsyncIterator[Asy
 
 @pytest.fixture
 async def clean(database: Database) -> AsyncIterator[None]:
-    """Delete what a test has committed."""
+    """Delete what a test has committed, in any table: who refers to a row goes before it."""
     yield
     async with database.session() as session:
-        await session.execute(delete(User))
-<% if cookiecutter.vector_search == "yes" %>
-        await session.execute(delete(Document))
+<% if cookiecutter.database == "mysql" %>
+        # Else a row that refers to one of its own table could not go after that.
+        await session.execute(text("SET foreign_key_checks = 0"))
+<% endif %>
+        for table in reversed(Base.metadata.sorted_tables):
+            await session.execute(delete(table))
+<% if cookiecutter.database == "mysql" %>
+        await session.execute(text("SET foreign_key_checks = 1"))
 <% endif %>
 
 
@@ -299,7 +264,7 @@ async def committing_client(app: FastAPI, clean: None) -> AsyncIterator[AsyncCli
 @pytest.fixture(scope="session")
 async def shared_server() -> AsyncIterator[Process]:
     """Return the application as production runs it: a process with a port."""
-    async with serve("tests.routes:app", "--access-log") as process:
+    async with serve("app.main:app", "--access-log") as process:
         yield process
 
 

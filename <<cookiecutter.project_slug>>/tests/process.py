@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from websockets.asyncio.client import connect
+
 PROJECT = Path(__file__).parent.parent
 
 # Seconds; the process needs one, a busy machine more.
@@ -25,6 +27,10 @@ class Process:
     url: str
     child: Child
     log: Path
+
+    def websocket(self, path: str) -> connect:
+        """Return a WebSocket to open: `async with server.websocket("/path") as socket`."""
+        return connect(f"{self.url.replace('http', 'ws')}{path}")
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from tests.process import PROJECT
 
 def test_the_readme_names_tests_that_exist() -> None:
     named = set(re.findall(r"`(test_\w+)`", (PROJECT / "README.md").read_text()))
-    tests = "".join(path.read_text() for path in (PROJECT / "tests").glob("test_*.py"))
+    tests = "".join(path.read_text() for path in (PROJECT / "tests").rglob("test_*.py"))
 
     assert named
     assert {name for name in named if f"def {name}(" not in tests} == set()

@@ -216,13 +216,13 @@ class Database:
 
     async def __aenter__(self) -> Self:
 <% if cookiecutter.database == "postgresql" %>
-        self._watch = asyncio.create_task(self.pool.watch())
+        self.pool.watch()
 <% endif %>
         return self
 
     async def __aexit__(self, *_: object) -> None:
 <% if cookiecutter.database == "postgresql" %>
-        self._watch.cancel()
+        self.pool.stop_watching()
 <% endif %>
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):

@@ -121,7 +121,10 @@ class RetryRoute(APIRoute):
                 body.keep(await request.body(), more=False)
             scope, state = request.scope, request.scope.setdefault("state", {})
             scope_before, state_before = dict(scope), dict(state)
-            answer_stack: AsyncExitStack = scope["fastapi_inner_astack"]
+            # Here FastAPI keeps the dependencies of a request, and ends them after the handler and
+            # after the answer.
+            function_stack: AsyncExitStack = scope["fastapi_function_astack"]
+            request_stack: AsyncExitStack = scope["fastapi_inner_astack"]
             runs = 0
 
             async def unit_of_work() -> Response:
@@ -131,18 +134,19 @@ class RetryRoute(APIRoute):
                     for now, before in (scope, scope_before), (state, state_before):
                         now.clear()
                         now.update(before)
-                # FastAPI keeps the dependencies of a request on these two stacks and closes them
-                # after the handler. Closed here, they learn of an error, and a conflict at the
-                # commit is seen in time.
-                async with AsyncExitStack() as request_stack:
-                    async with AsyncExitStack() as function_stack:
-                        scope["fastapi_inner_astack"] = request_stack
-                        scope["fastapi_function_astack"] = function_stack
-                        response = await handler(Request(scope, body.reader(), request._send))
-                    # Those of the request's scope go on until the answer is sent.
-                    await answer_stack.enter_async_context(request_stack.pop_all())
-                    return response
-                raise RuntimeError("A dependency kept an error to itself: it must raise it again")
+                try:
+                    # Ended here, they learn of an error, and a conflict at the commit is seen in
+                    # time.
+                    async with function_stack:
+                        return await handler(Request(scope, body.reader(), request._send))
+                    raise RuntimeError("A dependency kept an error to itself: it must raise it")
+                except BaseException as error:
+                    # Those of the request's scope go on until the answer is sent, if there is one.
+                    if await request_stack.__aexit__(type(error), error, error.__traceback__):
+                        raise RuntimeError(
+                            "A dependency kept an error to itself: it must raise it"
+                        ) from error
+                    raise
 
             return await retry_conflicts(unit_of_work, repeatable=lambda: body.is_whole)
 

@@ -2,8 +2,12 @@
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
+<% if cookiecutter.database == "postgresql" %>
+from itertools import compress
+<% endif %>
 from time import monotonic
 from typing import Any
 from weakref import WeakSet
@@ -29,6 +33,62 @@ from .server_errors import DatabaseUnavailable, error_code
 logging.getLogger(f"{__name__}.FairPool").setLevel(logging.WARNING)
 
 
+class Slots:
+    """So many slots for those who ask; without a free one they wait: first come, first served.
+
+    As `asyncio.Semaphore` within an `asyncio.timeout`, but with one timer for the whole line: one
+    for each waiter takes longer than the rest of a checkout.
+    """
+
+    def __init__(self, free: int) -> None:
+        self._free = free
+        self._line: deque[tuple[asyncio.Future[bool], float]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def all_taken(self) -> bool:
+        """Return whether who asks now has to wait."""
+        return not self._free
+
+    async def acquire(self, timeout: float) -> bool:
+        """Wait for a slot, for so many seconds, the same for all. Return whether one was free."""
+        if self._free:
+            self._free -= 1
+            return True
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[bool] = loop.create_future()
+        deadline = loop.time() + timeout
+        self._line.append((waiter, deadline))
+        if self._timer is None or deadline < self._timer.when():
+            self._timer = loop.call_at(deadline, self._refuse_late, loop)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            # It was given a slot in the same turn.
+            if not waiter.cancelled() and waiter.result():
+                self.release()
+            raise
+
+    def release(self) -> None:
+        """Give a slot to the first in line."""
+        while self._line:
+            waiter, _ = self._line.popleft()
+            if not waiter.done():
+                waiter.set_result(True)
+                return
+        self._free += 1
+
+    def _refuse_late(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Refuse those whose time is over, and come back for the next."""
+        while self._line and (self._line[0][0].done() or self._line[0][1] <= loop.time()):
+            waiter, _ = self._line.popleft()
+            if not waiter.done():
+                waiter.set_result(False)
+        self._timer = None
+        if self._line:
+            self._timer = loop.call_at(self._line[0][1], self._refuse_late, loop)
+
+
 class FairPool(AsyncAdaptedQueuePool):
     """SQLAlchemy's pool, with a line in front of it: first come, first served.
 
@@ -46,13 +106,16 @@ class FairPool(AsyncAdaptedQueuePool):
         **options: Any,
     ) -> None:
         super().__init__(creator, pool_size, max_overflow, timeout, **options)
-        # Serves in the order of arrival, and loses no slot to a waiter that is cancelled.
-        self._slots = asyncio.Semaphore(pool_size + max_overflow)
+        self._slots = Slots(pool_size + max_overflow)
         self._records = WeakSet[ConnectionPoolEntry]()
+<% if cookiecutter.database == "postgresql" %>
+        self._asking: asyncio.Task[None] | None = None
+<% endif %>
 
     def connect(self) -> PoolProxiedConnection:
         """Check a connection out, for SQLAlchemy: engines and sessions come by this way."""
-        await_(self._acquire_slot())
+        if not await_(self._slots.acquire(self._timeout)):
+            raise self._refusal()
         try:
             return self._check_out()
         except BaseException:
@@ -66,7 +129,8 @@ class FairPool(AsyncAdaptedQueuePool):
         more than the rest. Raises `sqlalchemy.exc.TimeoutError` when none is free in time, and
         DBAPIError or DatabaseUnavailable when none can be opened.
         """
-        await self._acquire_slot()
+        if not await self._slots.acquire(self._timeout):
+            raise self._refusal()
         try:
             # The usual case, in which nothing has to be waited for: one is open.
             if self.checkedin():
@@ -93,7 +157,7 @@ class FairPool(AsyncAdaptedQueuePool):
     @property
     def is_full(self) -> bool:
         """Return whether who wants a connection has to wait in line."""
-        return self._slots.locked()
+        return self._slots.all_taken
 
     def in_use(self, seconds: float) -> list[Any]:
         """Return the driver's connections that are checked out for so long already."""
@@ -116,34 +180,35 @@ class FairPool(AsyncAdaptedQueuePool):
 <% endif %>
 
 <% if cookiecutter.database == "postgresql" %>
-    async def watch(self) -> None:
-        """Look once a second for a server that has fallen silent, and cut its connections off.
+    def watch(self) -> None:
+        """Look once a second for a server that has fallen silent, until `stop_watching`.
 
-        A frozen process does not end them, and a statement may honestly take as long as its time
-        limit. So when an answer takes long, the server is asked for another sign of life.
+        A frozen process does not end its connections, and a statement may honestly take as long as
+        its time limit. So when an answer takes long, the server is asked for another sign of life.
         """
-        while True:
-            await asyncio.sleep(1)
-            addresses = {driver._addr for driver in self.in_use(1)}
-            silent = await asyncio.gather(*(is_silent(each, SIGN_LIMIT) for each in addresses))
-            for address, is_so in zip(addresses, silent, strict=True):
-                if is_so:
-                    logger.warning("No sign of %s within %g s", address, SIGN_LIMIT)
-                    drivers = [record.driver_connection for record in self._records]
-                    self.cut_off(each for each in drivers if each and each._addr == address)
+        loop = asyncio.get_running_loop()
+        self._next_look = loop.call_later(1, self.watch)
+        if self._asking is None or self._asking.done():
+            if addresses := {driver._addr for driver in self.in_use(1)}:
+                self._asking = loop.create_task(self._cut_off_silent(addresses))
+
+    def stop_watching(self) -> None:
+        """Look no more."""
+        self._next_look.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
+
+    async def _cut_off_silent(self, addresses: set[Any]) -> None:
+        """Ask the servers at these addresses; cut the connections to those that stay silent."""
+        silent = await asyncio.gather(*(is_silent(each, SIGN_LIMIT) for each in addresses))
+        for address in compress(addresses, silent):
+            logger.warning("No sign of %s within %g s", address, SIGN_LIMIT)
+            drivers = [record.driver_connection for record in self._records]
+            self.cut_off(each for each in drivers if each is not None and each._addr == address)
 
 <% endif %>
-    async def _acquire_slot(self) -> None:
-        """Wait in line. Raises `sqlalchemy.exc.TimeoutError`."""
-        if not self._slots.locked():
-            await self._slots.acquire()
-            return
-        try:
-            async with asyncio.timeout(self._timeout):
-                await self._slots.acquire()
-        except TimeoutError:
-            text = f"No connection was free within {self._timeout} s"
-            raise PoolTimeoutError(text) from None
+    def _refusal(self) -> PoolTimeoutError:
+        return PoolTimeoutError(f"No connection was free within {self._timeout} s")
 
     def _check_out(self) -> PoolProxiedConnection:
         """Take a connection into the slot that the caller has; name what prevents it."""

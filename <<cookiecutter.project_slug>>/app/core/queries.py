@@ -40,7 +40,7 @@ class Executor(ABC):
 
     async def first(self, read: Read[Model], **values: Any) -> Model | None:
         """Return the first row, or None. Raises what a session raises."""
-        rows = await self.all(read, **values)
+        rows = read.rows.validate_python(await self._read(read, values))
         return rows[0] if rows else None
 
     async def create(self, create: Create[Model], **values: Any) -> Model:

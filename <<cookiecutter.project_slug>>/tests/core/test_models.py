@@ -20,8 +20,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, backref, mapped_column, registry, relationship
 
 from app.core.db import Database
-from app.models import Base
-from tests.conftest import tables_of
+from app.models.base import Base
+from tests.core.conftest import tables_of
 from tests.process import PROJECT
 
 
@@ -48,7 +48,7 @@ async def test_what_the_server_fills_in_is_there_after_a_change(
     apart: Any, database: Database
 ) -> None:
     class Note(apart):  # type: ignore[misc]
-        __tablename__ = "notes"
+        __tablename__ = "_test_notes"
         id: Mapped[int] = mapped_column(primary_key=True)
         text: Mapped[str] = mapped_column(String(20))
         made_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -72,7 +72,7 @@ async def test_what_the_server_fills_in_is_there_after_a_change(
 
 def test_a_model_may_say_that_it_reads_nothing_back(apart: Any) -> None:
     class Note(apart):  # type: ignore[misc]
-        __tablename__ = "notes"
+        __tablename__ = "_test_notes"
         id: Mapped[int] = mapped_column(primary_key=True)
         __mapper_args__ = {"eager_defaults": False}
 
@@ -97,16 +97,16 @@ def test_a_relationship_must_say_how_it_is_loaded(
 ) -> None:
     def make_parent() -> type:
         class Parent(apart):  # type: ignore[misc]
-            __tablename__ = "parents"
+            __tablename__ = "_test_parents"
             id: Mapped[int] = mapped_column(primary_key=True)
 
         return Parent
 
     def make_child() -> type:
         class Child(apart):  # type: ignore[misc]
-            __tablename__ = "children"
+            __tablename__ = "_test_children"
             id: Mapped[int] = mapped_column(primary_key=True)
-            parent_id: Mapped[int] = mapped_column(ForeignKey("parents.id"))
+            parent_id: Mapped[int] = mapped_column(ForeignKey("_test_parents.id"))
             parent = LAZY[name]()
 
         return Child
@@ -122,20 +122,24 @@ def test_a_relationship_must_say_how_it_is_loaded(
 
 
 def test_the_models_are_looked_at_when_they_are_imported() -> None:
-    code = "from app.models import User; assert User.__mapper__.configured"
+    code = (
+        "from unittest.mock import patch; from sqlalchemy.orm import registry\n"
+        "with patch.object(registry, 'configure') as configure: import app.models\n"
+        "configure.assert_called_once_with()"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)
 
 
 @pytest.mark.parametrize("lazy", ["raise", "selectin", "joined"])
 def test_a_relationship_that_says_how_it_is_loaded_is_taken(apart: Any, lazy: Any) -> None:
     class Parent(apart):  # type: ignore[misc]
-        __tablename__ = "parents"
+        __tablename__ = "_test_parents"
         id: Mapped[int] = mapped_column(primary_key=True)
 
     class Child(apart):  # type: ignore[misc]
-        __tablename__ = "children"
+        __tablename__ = "_test_children"
         id: Mapped[int] = mapped_column(primary_key=True)
-        parent_id: Mapped[int] = mapped_column(ForeignKey("parents.id"))
+        parent_id: Mapped[int] = mapped_column(ForeignKey("_test_parents.id"))
         parent = relationship(Parent, lazy=lazy, backref=backref("children", lazy="raise"))
 
     apart._sa_registry.configure()

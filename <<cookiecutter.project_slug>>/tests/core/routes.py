@@ -1,9 +1,10 @@
-"""Routes that get into trouble on purpose: `tests.routes:app` is the application with them."""
+"""Routes that get into trouble on purpose: `tests.core.routes:app` is the application with them."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from itertools import count
+from typing import Any
 
 from fastapi import (
     APIRouter,
@@ -21,9 +22,9 @@ from app.core.config import load_settings
 from app.core.db import Database
 from app.core.deps import DatabaseDep, RetryRoute, SessionDep
 from app.main import create_app
-from app.models import User
-from app.schemas.user import UserRead
 from dev import database as databases
+from tests.core import people
+from tests.core.tables import Person, PersonRead
 
 <% if cookiecutter.database == "postgresql" %>
 SLEEP = text("SELECT pg_sleep(:seconds)")
@@ -70,10 +71,10 @@ async def echo(session: SessionDep, number: int) -> int:
     return await session.scalar(select(text(str(number)))) or 0
 
 
-@router.post("/users-then/{trouble}", status_code=201)
+@router.post("/people-then/{trouble}", status_code=201)
 async def create_then(session: SessionDep, trouble: str, email: str) -> dict[str, str]:
     """Write, and get into trouble before the commit."""
-    session.add(User(email=email))
+    session.add(Person(email=email))
     await session.flush()
     if trouble == "raise":
         raise RuntimeError("a bug")
@@ -93,7 +94,7 @@ async def both_have_locked() -> None:
 async def rename(session: SessionDep, first: int, second: int, full_name: str) -> None:
     """Change two users in the order that is asked for: two such requests can deadlock."""
     for user_id in (first, second):
-        user = await session.get_one(User, user_id, with_for_update=True)
+        user = await session.get_one(Person, user_id, with_for_update=True)
         user.full_name = full_name
         await session.flush()
         await both_have_locked()
@@ -105,7 +106,7 @@ async def stream(database: DatabaseDep) -> StreamingResponse:
 
     async def lines() -> AsyncIterator[str]:
         async with database.session() as session:
-            async for user in await session.stream_scalars(select(User).order_by(User.id)):
+            async for user in await session.stream_scalars(select(Person).order_by(Person.id)):
                 yield f"{user.email}\n"
 
     return StreamingResponse(lines(), media_type="text/plain")
@@ -114,20 +115,20 @@ async def stream(database: DatabaseDep) -> StreamingResponse:
 async def welcome(database: Database, user_id: int) -> None:
     """Do something after the answer, by a session of the task's own."""
     async with database.session() as session:
-        user = await session.get_one(User, user_id)
+        user = await session.get_one(Person, user_id)
         user.full_name = "Welcome"
 
 
-@router.post("/users-with-task", status_code=201)
+@router.post("/people-with-task", status_code=201)
 async def create_with_task(
     session: SessionDep, database: DatabaseDep, tasks: BackgroundTasks, email: str
-) -> UserRead:
+) -> PersonRead:
     """Write, and go on in the background."""
-    user = User(email=email)
+    user = Person(email=email)
     session.add(user)
     await session.flush()
     tasks.add_task(welcome, database, user.id)
-    return UserRead.model_validate(user)
+    return PersonRead.model_validate(user)
 
 
 @router.get("/shared-session")
@@ -189,7 +190,7 @@ async def talk(socket: WebSocket, database: DatabaseDep, refuse: str | None = No
             message = await socket.receive_json()
             await get_into_trouble(database, message.get("trouble"))
             async with database.session() as session:
-                session.add(User(email=message["email"]))
+                session.add(Person(email=message["email"]))
             await socket.send_json({"stored": message["email"]})
 
 
@@ -199,10 +200,15 @@ async def talk_with_session(socket: WebSocket, session: SessionDep) -> None:
     await socket.accept()
 
 
-def make() -> FastAPI:
-    """Return the application with these routes."""
-    app = create_app(load_settings())
-    app.include_router(router)
+def make(*routers: APIRouter, **settings: Any) -> FastAPI:
+    """Return the application with these routes and more, and with other settings.
+
+    They come before those of the service, which may have the same paths.
+    """
+    app = create_app(load_settings().model_copy(update=settings))
+    for each in (router, people.router, *routers):
+        app.include_router(each)
+        app.router.routes.insert(0, app.router.routes.pop())
     return app
 
 

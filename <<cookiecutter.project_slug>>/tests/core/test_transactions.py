@@ -15,47 +15,47 @@ from sqlalchemy.exc import IntegrityError, StatementError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db import Database
-from app.models import User
 <% if cookiecutter.database == "postgresql" %>
 from dev import database as databases
 <% endif %>
-from tests import routes
+from tests.core import routes
 <% if cookiecutter.database == "mysql" %>
-from tests.conftest import started
+from tests.core.conftest import started
 <% endif %>
+from tests.core.tables import Person
 
 
 async def stored(database: Database) -> list[str]:
     """Return the e-mail addresses that were committed."""
     async with database.session() as session:
-        return list(await session.scalars(select(User.email).order_by(User.email)))
+        return list(await session.scalars(select(Person.email).order_by(Person.email)))
 
 
 @pytest.mark.parametrize("run", [1, 2])
 async def test_tests_do_not_see_each_other(client: AsyncClient, run: int) -> None:
-    assert (await client.get("/users")).json()["items"] == []
-    assert (await client.post("/users", json={"email": "a@example.com"})).status_code == 201
+    assert (await client.get("/people")).json()["items"] == []
+    assert (await client.post("/people", json={"email": "a@example.com"})).status_code == 201
 
 
 async def test_a_test_goes_on_after_an_integrity_error(
     client: AsyncClient, session: AsyncSession
 ) -> None:
-    session.add(User(email="a@example.com"))
+    session.add(Person(email="a@example.com"))
     await session.commit()
-    session.add(User(email="a@example.com"))
+    session.add(Person(email="a@example.com"))
     with pytest.raises(IntegrityError):
         await session.flush()
     await session.rollback()
 
-    assert (await client.post("/users", json={"email": "a@example.com"})).status_code == 409
-    assert len((await client.get("/users")).json()["items"]) == 1
+    assert (await client.post("/people", json={"email": "a@example.com"})).status_code == 409
+    assert len((await client.get("/people")).json()["items"]) == 1
 
 
 async def test_of_forty_equal_creates_one_succeeds(
     committing_client: AsyncClient, database: Database
 ) -> None:
     responses = await asyncio.gather(
-        *(committing_client.post("/users", json={"email": "a@example.com"}) for _ in range(40))
+        *(committing_client.post("/people", json={"email": "a@example.com"}) for _ in range(40))
     )
 
     assert Counter(response.status_code for response in responses) == {201: 1, 409: 39}
@@ -66,7 +66,7 @@ async def test_a_user_who_is_deleted_meanwhile_is_not_found(
     committing_client: AsyncClient, database: Database
 ) -> None:
     for number in range(5):
-        created = await committing_client.post("/users", json={"email": f"{number}@example.com"})
+        created = await committing_client.post("/people", json={"email": f"{number}@example.com"})
         path = created.headers["location"]
 
         deleted, *others = await asyncio.gather(
@@ -82,7 +82,7 @@ async def test_a_user_who_is_deleted_meanwhile_is_not_found(
 
 async def test_what_is_answered_201_is_committed_before(server: AsyncClient) -> None:
     async def create_and_read(number: int) -> int:
-        created = await server.post("/users", json={"email": f"{number}@example.com"})
+        created = await server.post("/people", json={"email": f"{number}@example.com"})
         assert created.status_code == 201
         return (await server.get(created.headers["location"])).status_code
 
@@ -94,7 +94,7 @@ async def test_an_error_after_a_write_leaves_nothing(
     committing_client: AsyncClient, database: Database
 ) -> None:
     with pytest.raises(RuntimeError, match="a bug"):
-        await committing_client.post("/users-then/raise", params={"email": "a@example.com"})
+        await committing_client.post("/people-then/raise", params={"email": "a@example.com"})
 
     assert await stored(database) == []
 
@@ -102,7 +102,7 @@ async def test_an_error_after_a_write_leaves_nothing(
 async def test_a_commit_on_a_killed_connection_is_no_success(
     committing_client: AsyncClient, database: Database
 ) -> None:
-    response = await committing_client.post("/users-then/kill", params={"email": "a@example.com"})
+    response = await committing_client.post("/people-then/kill", params={"email": "a@example.com"})
 
     assert response.status_code == 503
     assert response.headers["retry-after"]
@@ -121,11 +121,11 @@ async def test_a_commit_that_a_deferred_constraint_refuses_is_no_success(
     )
     await databases.execute(
         url,
-        "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON users DEFERRABLE INITIALLY DEFERRED"
+        "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON _test_people DEFERRABLE INITIALLY DEFERRED"
         " FOR EACH ROW EXECUTE FUNCTION refuse()",
     )
     try:
-        response = await committing_client.post("/users", json={"email": "a@example.com"})
+        response = await committing_client.post("/people", json={"email": "a@example.com"})
     finally:
         await databases.execute(url, "DROP FUNCTION refuse CASCADE")
 
@@ -138,7 +138,7 @@ async def test_requests_that_lock_in_opposite_order_both_succeed(
     committing_client: AsyncClient, database: Database
 ) -> None:
     async with database.session() as session:
-        users = [User(email=f"{n}@example.com") for n in range(2)]
+        users = [Person(email=f"{n}@example.com") for n in range(2)]
         session.add_all(users)
     first, second = (user.id for user in users)
 
@@ -153,7 +153,7 @@ async def test_requests_that_lock_in_opposite_order_both_succeed(
     # Three runs or more: at least one was run again. A rename makes two counts a run.
     assert next(routes.runs) > 5
     async with database.session() as session:
-        names = set(await session.scalars(select(User.full_name)))
+        names = set(await session.scalars(select(Person.full_name)))
     assert names in ({"A"}, {"B"})
 
 
@@ -164,7 +164,7 @@ async def test_a_session_refuses_a_second_task(committing_client: AsyncClient) -
 
 async def test_objects_stay_readable_after_the_commit(database: Database, clean: None) -> None:
     async with database.session() as session:
-        user = User(email="a@example.com")
+        user = Person(email="a@example.com")
         session.add(user)
 
     assert user.id
@@ -178,7 +178,7 @@ async def test_objects_are_whole_without_returning(clean: None) -> None:
         async with database.engine.connect():
             database.engine.dialect.insert_returning = False
         async with database.session() as session:
-            user = User(email="a@example.com")
+            user = Person(email="a@example.com")
             session.add(user)
 
     assert user.created_at.tzinfo is not None
@@ -189,22 +189,22 @@ async def test_a_transaction_sees_what_others_have_committed(
 ) -> None:
     """Not so on the server's own level, which also locks the gaps between rows."""
     async with database.session() as session:
-        assert list(await session.scalars(select(User.email))) == []
-        await committing_client.post("/users", json={"email": "a@example.com"})
-        assert list(await session.scalars(select(User.email))) == ["a@example.com"]
+        assert list(await session.scalars(select(Person.email))) == []
+        await committing_client.post("/people", json={"email": "a@example.com"})
+        assert list(await session.scalars(select(Person.email))) == ["a@example.com"]
 <% endif %>
 
 
 async def test_times_are_moments(session: AsyncSession) -> None:
     noon_in_india = datetime(2026, 1, 1, 12, tzinfo=timezone(timedelta(hours=5, minutes=30)))
-    user = User(email="a@example.com", created_at=noon_in_india)
+    user = Person(email="a@example.com", created_at=noon_in_india)
     session.add(user)
     await session.flush()
     await session.refresh(user)
 
     assert user.created_at == noon_in_india
 <% if cookiecutter.database == "mysql" %>
-    session.add(User(email="b@example.com", created_at=datetime(2026, 1, 1, 12)))
+    session.add(Person(email="b@example.com", created_at=datetime(2026, 1, 1, 12)))
     with pytest.raises(StatementError, match="a time needs a zone"):
         await session.flush()
 <% endif %>

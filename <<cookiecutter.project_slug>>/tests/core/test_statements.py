@@ -40,7 +40,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, vali
 from app.core import checks
 from app.core.db import Database, OneTaskSession, error_code
 from app.core.queries import Create, Queries, Read, Update
-from tests.conftest import tables_of
+from tests.core.conftest import tables_of
 
 
 class Apart(DeclarativeBase):
@@ -54,7 +54,7 @@ class Apart(DeclarativeBase):
 class Note(Apart):
     """A row with each kind of default, and columns that are called otherwise than here."""
 
-    __tablename__ = "notes"
+    __tablename__ = "_test_notes"
     id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True, default=uuid.uuid4)
     number: Mapped[int | None] = mapped_column("number_of_it")
     plain: Mapped[str | None] = mapped_column(String(20))
@@ -75,7 +75,7 @@ class Note(Apart):
 class Owner(Apart):
     """A row with a number of the server's, which can be given as well."""
 
-    __tablename__ = "owners"
+    __tablename__ = "_test_owners"
 <% if cookiecutter.database == "postgresql" %>
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
 <% else %>
@@ -87,7 +87,7 @@ class Owner(Apart):
 class Setting(Apart):
     """A row whose key is somebody else's."""
 
-    __tablename__ = "settings"
+    __tablename__ = "_test_settings"
     owner_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     value: Mapped[str] = mapped_column(String(20))
 
@@ -95,7 +95,7 @@ class Setting(Apart):
 class Share(Apart):
     """A row with a key of two columns."""
 
-    __tablename__ = "shares"
+    __tablename__ = "_test_shares"
     owner_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     note_id: Mapped[uuid.UUID] = mapped_column(Uuid, primary_key=True)
     value: Mapped[str] = mapped_column(String(20))
@@ -265,9 +265,9 @@ async def test_a_refused_value_leaves_no_lock(queries: Queries, database: Databa
             with pytest.raises((DBAPIError, TypeError)):
                 await refuse()
 <% if cookiecutter.database == "postgresql" %>
-            await other.execute(text("LOCK TABLE notes IN ACCESS EXCLUSIVE MODE NOWAIT"))
+            await other.execute(text("LOCK TABLE _test_notes IN ACCESS EXCLUSIVE MODE NOWAIT"))
 <% else %>
-            await other.execute(text("LOCK TABLES notes WRITE"))
+            await other.execute(text("LOCK TABLES _test_notes WRITE"))
             await other.execute(text("UNLOCK TABLES"))
 <% endif %>
             await other.rollback()
@@ -296,7 +296,7 @@ class Wrong(BaseModel):
 class Checked(Apart):
     """A model that looks at what it is given."""
 
-    __tablename__ = "checked"
+    __tablename__ = "_test_checked"
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(20))
 
@@ -309,7 +309,7 @@ class Checked(Apart):
 class Versioned(Apart):
     """A model that counts its versions."""
 
-    __tablename__ = "versioned"
+    __tablename__ = "_test_versioned"
     id: Mapped[int] = mapped_column(primary_key=True)
     version: Mapped[int] = mapped_column()
     __mapper_args__ = {"version_id_col": version}
@@ -318,7 +318,7 @@ class Versioned(Apart):
 class Peculiar(Apart):
     """A model that makes itself."""
 
-    __tablename__ = "peculiar"
+    __tablename__ = "_test_peculiar"
     id: Mapped[int] = mapped_column(primary_key=True)
 
     def __init__(self) -> None:
@@ -380,7 +380,7 @@ async def test_what_looks_alike_works(queries: Queries) -> None:
     for name in ("a", "b", "c"):
         await queries.create(CREATE_OWNER, name=name)
     count = Read(int, select(func.count()).select_from(Owner))
-    names = text("SELECT id AS number, name FROM owners WHERE name > :name ORDER BY name")
+    names = text("SELECT id AS number, name FROM _test_owners WHERE name > :name ORDER BY name")
     named = Read(OwnerRow, names.columns(Owner.id, Owner.name))
     labelled = Read(OwnerRow, select(Owner.id, (Owner.name + "!").label("name")).order_by("name"))
 
@@ -443,7 +443,7 @@ async def test_the_log_shows_statements_as_sqlalchemy_does(
         async with queries.begin() as transaction:
             await transaction.create(CREATE_OWNER, name="secret")
 
-    for part in ("INSERT INTO owners", "BEGIN", "COMMIT"):
+    for part in ("INSERT INTO _test_owners", "BEGIN", "COMMIT"):
         assert part in caplog.text
     # Values are shown by ECHO_SQL only.
     assert "secret" not in caplog.text

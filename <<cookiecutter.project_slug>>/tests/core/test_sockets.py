@@ -2,26 +2,17 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from httpx2 import AsyncClient
 from sqlalchemy import select
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from app.core.db import Database
-from app.models import User
+from tests.core.tables import Person
 from tests.process import Process
-
-
-@asynccontextmanager
-async def open_socket(server: Process, path: str) -> AsyncIterator[ClientConnection]:
-    """Open a socket on a real server."""
-    async with connect(f"{server.url.replace('http', 'ws')}{path}") as socket:
-        yield socket
 
 
 async def ask(socket: ClientConnection, **question: Any) -> Any:
@@ -34,13 +25,13 @@ async def ask(socket: ClientConnection, **question: Any) -> Any:
 async def test_each_message_has_a_session(
     server: AsyncClient, shared_server: Process, database: Database
 ) -> None:
-    async with open_socket(shared_server, "/socket") as socket:
+    async with shared_server.websocket("/socket") as socket:
         for number in range(3):
             answer = await ask(socket, email=f"{number}@example.com")
             assert answer == {"stored": f"{number}@example.com"}
             # Committed before the answer, while the socket is open.
             async with database.session() as session:
-                emails = list(await session.scalars(select(User.email).order_by(User.email)))
+                emails = list(await session.scalars(select(Person.email).order_by(Person.email)))
             assert len(emails) == number + 1
 
 
@@ -57,7 +48,7 @@ async def test_each_message_has_a_session(
 async def test_an_error_closes_an_open_socket_with_a_code(
     server: AsyncClient, shared_server: Process, trouble: str, code: int, reason: str
 ) -> None:
-    async with open_socket(shared_server, "/socket") as socket:
+    async with shared_server.websocket("/socket") as socket:
         await ask(socket, email="a@example.com")
         with pytest.raises(ConnectionClosed) as closed:
             await ask(socket, email="a@example.com", trouble=trouble)
@@ -80,7 +71,7 @@ async def test_an_error_before_the_socket_is_open_has_the_usual_answer(
     shared_server: Process, path: str, status: int, detail: str
 ) -> None:
     with pytest.raises(InvalidStatus) as refused:
-        async with open_socket(shared_server, path):
+        async with shared_server.websocket(path):
             pass
 
     assert refused.value.response.status_code == status
@@ -91,7 +82,7 @@ async def test_a_session_for_a_whole_socket_is_refused_with_what_to_write(
     shared_server: Process,
 ) -> None:
     with pytest.raises(InvalidStatus):
-        async with open_socket(shared_server, "/socket-with-session"):
+        async with shared_server.websocket("/socket-with-session"):
             pass
 
     assert "A WebSocket takes no session of its own" in shared_server.log.read_text()
@@ -101,7 +92,7 @@ async def test_an_error_after_who_asked_has_hung_up_is_no_bug(
     server: AsyncClient, shared_server: Process
 ) -> None:
     before = len(shared_server.log.read_text())
-    async with open_socket(shared_server, "/socket") as socket:
+    async with shared_server.websocket("/socket") as socket:
         await socket.send(json.dumps({"email": "a@example.com", "trouble": "late"}))
     log = ""
     async with asyncio.timeout(10):

@@ -11,10 +11,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from app.core.db import Database, OneTaskSession
-from app.models import User
 from dev import database as databases
-from tests import routes
-from tests.conftest import started
+from tests.core import routes
+from tests.core.conftest import started
+from tests.core.tables import Person
 
 
 @pytest.mark.parametrize(
@@ -99,13 +99,13 @@ async def test_a_conflict_at_the_commit_is_run_again(
     def lose(session: Session) -> None:
         session.execute(text(routes.FAIL.format(code)))
 
-    created = await committing_client.post("/users", json={"email": "a@example.com"})
+    created = await committing_client.post("/people", json={"email": "a@example.com"})
     event.listen(OneTaskSession, "before_commit", lose, once=True)
     response = await committing_client.delete(created.headers["location"])
 
     assert response.status_code == 204
     async with database.session() as session:
-        assert list(await session.scalars(select(User.full_name))) == []
+        assert list(await session.scalars(select(Person.full_name))) == []
 
 
 <% if cookiecutter.database == "postgresql" %>
@@ -132,16 +132,17 @@ async def test_the_one_connection_to_a_read_only_server_is_left(code: str | int)
 
 async def test_an_error_of_the_first_run_of_a_query_is_no_other(database: Database) -> None:
     async with started() as (client, _):
-        await databases.execute(database.engine.url, "ALTER TABLE users RENAME TO away")
+        url = database.engine.url
+        await databases.execute(url, "ALTER TABLE _test_people RENAME TO _test_away")
         try:
             with pytest.raises(DBAPIError):
-                await client.get("/users")
+                await client.get("/people")
         finally:
-            await databases.execute(database.engine.url, "ALTER TABLE away RENAME TO users")
-        assert (await client.get("/users")).status_code == 200
+            await databases.execute(url, "ALTER TABLE _test_away RENAME TO _test_people")
+        assert (await client.get("/people")).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/users", "/echo/1", "/health/ready"])
+@pytest.mark.parametrize("path", ["/people", "/echo/1", "/health/ready"])
 async def test_without_its_lifespan_an_application_says_so(path: str) -> None:
     """As when it is mounted in another one, whose lifespan alone is run."""
     inner = routes.make()

@@ -48,12 +48,12 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.core.db import Database, error_code
 from app.core.queries import Create, Queries, Read, Update
-from app.models import User
 <% if cookiecutter.database == "mysql" %>
 from app.models.base import UTCDateTime
 <% endif %>
-from app.schemas.user import UserRead
-from tests.conftest import started, tables_of
+from tests.core.conftest import started, tables_of
+from tests.core.people import PERSON
+from tests.core.tables import Person, PersonRead
 
 
 class Colour(enum.Enum):
@@ -69,7 +69,7 @@ class Apart(DeclarativeBase):
 class Thing(Apart):
     """One column for each type that may come back in another form."""
 
-    __tablename__ = "things"
+    __tablename__ = "_test_things"
     id: Mapped[int] = mapped_column(primary_key=True)
     key: Mapped[uuid.UUID] = mapped_column(Uuid)
     colour: Mapped[Colour] = mapped_column(Enum(Colour))
@@ -132,9 +132,8 @@ THING = select(*Thing.__table__.columns)
 CREATE_THING = Create(ThingRow, Thing, THING)
 THINGS = Read(ThingRow, THING.where(Thing.key == bindparam("key"), Thing.day == bindparam("day")))
 
-USER = select(User.id, User.email, User.full_name, User.created_at)
-USER_BY_EMAIL = Read(UserRead, USER.where(User.email == bindparam("email")))
-RENAME = Update(update(User).where(User.id == bindparam("user_id")))
+PERSON_BY_EMAIL = Read(PersonRead, PERSON.where(Person.email == bindparam("email")))
+RENAME = Update(update(Person).where(Person.id == bindparam("user_id")))
 
 
 @pytest.fixture
@@ -158,15 +157,15 @@ async def test_types_come_back_as_from_a_session(database: Database, things: Que
 
 async def test_errors_are_those_of_a_session(database: Database, clean: None) -> None:
     queries = Queries(database)
-    create = Create(UserRead, User, USER)
+    create = Create(PersonRead, Person, PERSON)
     first = await queries.create(create, email="a@example.com")
-    assert first == await queries.first(USER_BY_EMAIL, email="a@example.com")
+    assert first == await queries.first(PERSON_BY_EMAIL, email="a@example.com")
 
     with pytest.raises(DBAPIError) as fast:
         await queries.create(create, email="a@example.com")
     with pytest.raises(DBAPIError) as slow:
         async with database.session() as session:
-            session.add(User(email="a@example.com"))
+            session.add(Person(email="a@example.com"))
 
     assert error_code(fast.value) == error_code(slow.value)
     assert "a@example.com" not in str(fast.value).split("[SQL")[1]
@@ -174,11 +173,11 @@ async def test_errors_are_those_of_a_session(database: Database, clean: None) ->
 
 
 async def test_names_are_checked(things: Queries, clean: None) -> None:
-    create = Create(UserRead, User, USER)
+    create = Create(PersonRead, Person, PERSON)
     with pytest.raises(TypeError, match="Missing: email"):
-        await things.first(USER_BY_EMAIL)
+        await things.first(PERSON_BY_EMAIL)
     with pytest.raises(TypeError, match="No such name: mail; there is email"):
-        await things.first(USER_BY_EMAIL, mail="a@example.com")
+        await things.first(PERSON_BY_EMAIL, mail="a@example.com")
     with pytest.raises(TypeError, match="No such name: full_nam; there is created_at, email, full"):
         await things.create(create, email="a@example.com", full_nam="A")
     with pytest.raises(TypeError, match="SQL, which needs a session"):
@@ -190,7 +189,7 @@ async def test_names_are_checked(things: Queries, clean: None) -> None:
     with pytest.raises(TypeError, match="Nothing to set"):
         await things.execute(RENAME, user_id=1)
     with pytest.raises(TypeError, match="The lock would end at once"):
-        await things.first(Read(UserRead, USER.with_for_update()))
+        await things.first(Read(PersonRead, PERSON.with_for_update()))
 
 
 async def test_a_checkout_opens_what_is_missing() -> None:
@@ -228,7 +227,7 @@ async def test_a_cancelled_query_is_nobody_elses() -> None:
 <% endif %>
     slow = Read(str, select(pause))
     async with started(pool_size=1) as (client, database):
-        assert (await client.get("/users/1")).status_code == 404
+        assert (await client.get("/people/1")).status_code == 404
         query = asyncio.create_task(Queries(database).all(slow))
         await asyncio.sleep(0.1)
         assert database.pool.checkedout() == 1
@@ -236,25 +235,25 @@ async def test_a_cancelled_query_is_nobody_elses() -> None:
         with pytest.raises(asyncio.CancelledError):
             await query
 
-        assert (await client.get("/users/1")).status_code == 404
+        assert (await client.get("/people/1")).status_code == 404
         assert database.pool.checkedout() == 0
 
 
 async def test_echo_shows_queries(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "sqlalchemy.engine"):
         async with started(echo_sql=True) as (client, _):
-            await client.get("/users/12345")
+            await client.get("/people/12345")
 
-    assert "FROM users" in caplog.text
+    assert "FROM _test_people" in caplog.text
     assert "[12345]" in caplog.text
 
 
 async def test_reads_go_to_the_replica(clean: None) -> None:
     nowhere = make_url(os.environ["DATABASE_URL"]).set(host="127.0.0.1", port=1, query={})
     async with started(database_read_url=nowhere) as (client, _):
-        created = await client.post("/users", json={"email": "a@example.com"})
+        created = await client.post("/people", json={"email": "a@example.com"})
         assert created.status_code == 201
-        for path in ("/users", created.headers["location"], "/health/ready"):
+        for path in ("/people", created.headers["location"], "/health/ready"):
             assert (await client.get(path)).status_code == 503
         # A write reads what it changes where it changes it.
         changed = await client.patch(created.headers["location"], json={"full_name": "A"})

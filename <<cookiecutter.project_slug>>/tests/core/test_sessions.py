@@ -17,7 +17,7 @@ from app.core import db
 from app.core.config import load_settings
 from app.core.db import Database
 from app.core.deps import SessionDep
-from app.main import create_app
+from tests.core.routes import make
 
 ONE = text("SELECT 1")
 
@@ -29,7 +29,7 @@ class Apart(DeclarativeBase):
 class Note(Apart):
     """Never stored: what is refused is refused before."""
 
-    __tablename__ = "notes"
+    __tablename__ = "_test_notes"
     id: Mapped[int] = mapped_column(primary_key=True)
 
 
@@ -101,8 +101,7 @@ async def test_a_background_task_that_uses_the_requests_session_is_told(app: Fas
         await session.execute(ONE)
         tasks.add_task(late, session)
 
-    own = create_app(load_settings())
-    own.include_router(router)
+    own = make(router)
     async with own.router.lifespan_context(own):
         database: Database = own.state.database
         transport = ASGITransport(own)

@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 from app.core.config import load_settings
 from app.core.urls import DRIVER, parse_url
 <% if cookiecutter.database == "postgresql" %>
-from tests.conftest import started
+from tests.core.conftest import started
 <% endif %>
 
 <% if cookiecutter.database == "postgresql" %>

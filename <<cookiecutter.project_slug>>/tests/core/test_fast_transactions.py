@@ -14,8 +14,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from app.core.db import Database, retry_conflicts
 from app.core.deps import RetryRoute, SessionDep
 from app.core.queries import Create, Queries, QueriesDep, Read, TransactionDep, Update
-from tests import routes
-from tests.conftest import started, tables_of
+from tests.core import routes
+from tests.core.conftest import started, tables_of
 
 
 class Apart(DeclarativeBase):
@@ -25,7 +25,7 @@ class Apart(DeclarativeBase):
 class Account(Apart):
     """A row to change."""
 
-    __tablename__ = "accounts"
+    __tablename__ = "_test_accounts"
     name: Mapped[str] = mapped_column(String(20), primary_key=True)
     balance: Mapped[int] = mapped_column(BigInteger, default=0)
 

@@ -19,12 +19,12 @@ from app.core import deps
 from app.core.db import Database
 from app.core.deps import DatabaseDep, RetryRoute, SessionDep
 from app.core.retries import ATTEMPTS
-from app.models import User
 <% if cookiecutter.database == "postgresql" %>
 from dev import database as databases
 <% endif %>
-from tests.conftest import started
-from tests.routes import FAIL
+from tests.core.conftest import started
+from tests.core.routes import FAIL
+from tests.core.tables import Person
 
 <% if cookiecutter.database == "postgresql" %>
 LOSE = text(FAIL.format("40P01"))
@@ -245,8 +245,8 @@ async def test_all_dependencies_of_a_run_that_failed_end_with_its_error(
         assert not hasattr(request.state, "seen")
         assert "seen" not in request.scope
         request.state.seen = request.scope["seen"] = True
-        log.add(User(email=f"audit-{loser.runs}@example.com"))
-        session.add(User(email=f"user-{loser.runs}@example.com"))
+        log.add(Person(email=f"audit-{loser.runs}@example.com"))
+        session.add(Person(email=f"user-{loser.runs}@example.com"))
         await log.flush()
         await session.flush()
         await loser.lose(session)
@@ -256,7 +256,7 @@ async def test_all_dependencies_of_a_run_that_failed_end_with_its_error(
 
     assert ends == ["rolled back", "committed"]
     async with database.session() as session:
-        stored = list(await session.scalars(select(User.email).order_by(User.email)))
+        stored = list(await session.scalars(select(Person.email).order_by(Person.email)))
     assert stored == ["audit-1@example.com", "user-1@example.com"]
 
 
@@ -330,15 +330,15 @@ async def test_a_deadlock_in_a_savepoint_is_run_again(database: Database, clean:
     @router.post("/rename/{first}/{second}")
     async def rename(session: SessionDep, first: int, second: int) -> None:
         runs.append(first)
-        await session.get_one(User, first, with_for_update=True)
+        await session.get_one(Person, first, with_for_update=True)
         if len(runs) <= 2:
             await both_have_locked.wait()
         async with session.begin_nested():
-            user = await session.get_one(User, second, with_for_update=True)
+            user = await session.get_one(Person, second, with_for_update=True)
             user.full_name = "B"
 
     async with database.session() as session:
-        users = [User(email=f"{n}@example.com") for n in range(2)]
+        users = [Person(email=f"{n}@example.com") for n in range(2)]
         session.add_all(users)
     one, other = (user.id for user in users)
     async with serving(router) as client:
@@ -363,16 +363,16 @@ async def test_the_first_error_counts_not_what_follows_from_it(clean: None) -> N
             await session.execute(ONE)
 
     def flush_then_ask(session: Session) -> None:
-        session.add(User(email="a@example.com"))
+        session.add(Person(email="a@example.com"))
         try:
             session.flush()
         finally:
             # Refused by SQLAlchemy.
             session.execute(ONE)
 
-    def lose(_: object, connection: Connection, user: User) -> None:
+    def lose(_: object, connection: Connection, user: Person) -> None:
         # Once, and not for the tests that come after this one.
-        event.remove(User, "before_insert", lose)
+        event.remove(Person, "before_insert", lose)
         connection.execute(LOSE)
 
     @router.post("/flush")
@@ -382,7 +382,7 @@ async def test_the_first_error_counts_not_what_follows_from_it(clean: None) -> N
     async with serving(router) as client:
         assert (await client.post("/conflict")).status_code == 200
         assert loser.runs == 2
-        event.listen(User, "before_insert", lose)
+        event.listen(Person, "before_insert", lose)
         assert (await client.post("/flush")).status_code == 200
         assert (await client.post("/flush")).status_code == 409
 <% if cookiecutter.database == "postgresql" %>
@@ -396,7 +396,7 @@ async def test_what_the_server_cannot_do_is_no_conflict() -> None:
     @router.post("/unsupported")
     async def endpoint(session: SessionDep) -> None:
         runs.append(1)
-        await session.execute(text("SELECT DISTINCT id FROM users FOR UPDATE"))
+        await session.execute(text("SELECT DISTINCT id FROM _test_people FOR UPDATE"))
 
     async with serving(router) as client:
         with pytest.raises(DBAPIError, match="FOR UPDATE is not allowed with DISTINCT"):
@@ -412,15 +412,15 @@ async def test_a_statement_that_became_stale_where_nothing_is_run_again_is_answe
 
     @router.get("/all")
     async def endpoint(session: SessionDep) -> None:
-        await session.execute(text("SELECT * FROM users"))
+        await session.execute(text("SELECT * FROM _test_people"))
 
     async with serving(router) as client:
         assert (await client.get("/all")).status_code == 200
-        await databases.execute(database.engine.url, "ALTER TABLE users ADD nickname text")
+        await databases.execute(database.engine.url, "ALTER TABLE _test_people ADD nickname text")
         try:
             response = await client.get("/all")
         finally:
-            await databases.execute(database.engine.url, "ALTER TABLE users DROP nickname")
+            await databases.execute(database.engine.url, "ALTER TABLE _test_people DROP nickname")
         assert response.status_code == 503
         assert response.json() == {"detail": "The database's tables are being changed"}
 <% else %>
@@ -432,11 +432,11 @@ async def test_what_is_missing_follows_from_no_error_before(clean: None) -> None
 
     @router.post("/call")
     async def endpoint(session: SessionDep) -> None:
-        session.add(User(email="a@example.com"))
+        session.add(Person(email="a@example.com"))
         await session.flush()
         with pytest.raises(DBAPIError):
             async with session.begin_nested():
-                session.add(User(email="a@example.com"))
+                session.add(Person(email="a@example.com"))
         await session.execute(text("CALL nowhere()"))
 
     async with serving(router) as client:

@@ -18,25 +18,25 @@ from app.core import shutdown
 from app.core.db import Database, DatabaseUnavailable
 from app.core.urls import DRIVER
 from dev import database as databases
-from tests.conftest import started
-from tests.listener import SAYINGS, listening
+from tests.core.conftest import started
+from tests.core.listener import SAYINGS, listening
 from tests.process import Process
 
 PASSWORD = "correct-horse"
 
 # What another process may do to the schema under a running service, and undo again.
 CHANGES = [
-    "ALTER TABLE users ADD COLUMN nickname varchar(10)",
+    "ALTER TABLE _test_people ADD COLUMN nickname varchar(10)",
 <% if cookiecutter.database == "postgresql" %>
-    "ALTER TABLE users ALTER COLUMN full_name TYPE varchar(300)",
-    "ALTER TABLE users ALTER COLUMN full_name TYPE text",
-    "ALTER TABLE users ALTER COLUMN full_name TYPE varchar(200)",
+    "ALTER TABLE _test_people ALTER COLUMN full_name TYPE varchar(300)",
+    "ALTER TABLE _test_people ALTER COLUMN full_name TYPE text",
+    "ALTER TABLE _test_people ALTER COLUMN full_name TYPE varchar(200)",
 <% else %>
-    "ALTER TABLE users MODIFY full_name varchar(300) NULL",
-    "ALTER TABLE users MODIFY full_name text NULL",
-    "ALTER TABLE users MODIFY full_name varchar(200) NULL",
+    "ALTER TABLE _test_people MODIFY full_name varchar(300) NULL",
+    "ALTER TABLE _test_people MODIFY full_name text NULL",
+    "ALTER TABLE _test_people MODIFY full_name varchar(200) NULL",
 <% endif %>
-    "ALTER TABLE users DROP COLUMN nickname",
+    "ALTER TABLE _test_people DROP COLUMN nickname",
 ]
 
 
@@ -46,7 +46,7 @@ async def test_without_a_database_the_process_lives_and_says_so(
     url = f"{DRIVER}://user:{PASSWORD}@127.0.0.1:1/name"
     async with started(database_url=make_url(url)) as (client, _):
         live = await client.get("/health/live")
-        others = [await client.get(path) for path in ("/health/ready", "/users", "/users/1")]
+        others = [await client.get(path) for path in ("/health/ready", "/people", "/people/1")]
 
     assert live.status_code == 200
     for response in others:
@@ -61,7 +61,7 @@ async def test_without_a_database_nobody_waits_in_line() -> None:
     url = make_url(f"{DRIVER}://user@127.0.0.1:1/name")
     async with started(database_url=url, pool_size=1, pool_timeout=60) as (client, _):
         async with asyncio.timeout(30):
-            paths = ["/users", "/echo/1"] * 5
+            paths = ["/people", "/echo/1"] * 5
             responses = await asyncio.gather(*map(client.get, paths))
 
     for response in responses:
@@ -74,8 +74,8 @@ async def test_a_server_that_is_none_is_away_and_keeps_no_socket(says: bytes | N
         url = make_url(f"{DRIVER}://user@127.0.0.1:{listener.port}/name")
         async with started(database_url=url, pool_timeout=0.2) as (client, database):
             began = time.monotonic()
-            answers = [await client.get(path) for path in ("/health/ready", "/users")]
-            answers.append(await client.post("/users", json={"email": "a@example.com"}))
+            answers = [await client.get(path) for path in ("/health/ready", "/people")]
+            answers.append(await client.post("/people", json={"email": "a@example.com"}))
             took = time.monotonic() - began
             with pytest.raises((DatabaseUnavailable, DBAPIError)) as refused:
                 await database.ping()
@@ -91,7 +91,7 @@ async def test_a_wrong_password_is_not_repeated(caplog: pytest.LogCaptureFixture
     server = make_url(os.environ["DATABASE_URL"])
     wrong = server.set(username="nobody-of-that-name", password=PASSWORD)
     async with started(database_url=wrong) as (client, _):
-        response = await client.get("/users")
+        response = await client.get("/people")
 
     assert response.status_code == 503
     assert PASSWORD not in caplog.text + response.text
@@ -100,7 +100,7 @@ async def test_a_wrong_password_is_not_repeated(caplog: pytest.LogCaptureFixture
 async def test_a_bug_is_answered_in_json_without_its_traceback(app: FastAPI, clean: None) -> None:
     transport = ASGITransport(app, raise_app_exceptions=False)
     async with AsyncClient(transport=transport, base_url="http://test") as client:
-        response = await client.post("/users-then/raise", params={"email": "a@example.com"})
+        response = await client.post("/people-then/raise", params={"email": "a@example.com"})
 
     assert response.status_code == 500
     assert response.json() == {"detail": "Internal Server Error"}
@@ -150,14 +150,14 @@ async def test_a_database_error_names_no_values(database: Database, clean: None)
 async def test_a_change_of_the_schema_costs_no_request(
     committing_client: AsyncClient, database: Database
 ) -> None:
-    created = await committing_client.post("/users", json={"email": "a@example.com"})
+    created = await committing_client.post("/people", json={"email": "a@example.com"})
     path = created.headers["location"]
 
     async def statuses() -> set[int]:
         responses = await asyncio.gather(
             *(committing_client.get(path) for _ in range(20)),
             *(committing_client.patch(path, json={"full_name": "A"}) for _ in range(5)),
-            *(committing_client.get("/users") for _ in range(20)),
+            *(committing_client.get("/people") for _ in range(20)),
         )
         return {response.status_code for response in responses}
 
@@ -171,7 +171,7 @@ async def test_a_stream_has_its_own_session(
     committing_client: AsyncClient, database: Database
 ) -> None:
     for number in range(3):
-        await committing_client.post("/users", json={"email": f"{number}@example.com"})
+        await committing_client.post("/people", json={"email": f"{number}@example.com"})
 
     response = await committing_client.get("/stream")
 
@@ -180,11 +180,11 @@ async def test_a_stream_has_its_own_session(
 
 
 async def test_a_background_task_has_its_own_session(committing_client: AsyncClient) -> None:
-    response = await committing_client.post("/users-with-task", params={"email": "a@example.com"})
+    response = await committing_client.post("/people-with-task", params={"email": "a@example.com"})
 
     assert response.status_code == 201
     # The task found the row, since it was committed before the answer.
-    user = await committing_client.get(f"/users/{response.json()['id']}")
+    user = await committing_client.get(f"/people/{response.json()['id']}")
     assert user.json()["full_name"] == "Welcome"
 
 
@@ -214,7 +214,7 @@ async def test_after_sigterm_readiness_says_so_and_then_the_server_stops(
             os.kill(os.getpid(), signal.SIGTERM)
 
             ready, live, users = [
-                await client.get(path) for path in ("/health/ready", "/health/live", "/users")
+                await client.get(path) for path in ("/health/ready", "/health/live", "/people")
             ]
             assert (ready.status_code, live.status_code, users.status_code) == (503, 200, 200)
             assert ready.json() == {"detail": "Shutting down"}

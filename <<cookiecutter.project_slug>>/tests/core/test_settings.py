@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from app.core import config
 from app.core.config import Settings, load_settings
 from app.core.urls import DRIVER, EXAMPLE_URL
-from tests.conftest import POOL, started
+from tests.conftest import POOL
+from tests.core.conftest import started
 from tests.process import PROJECT
 
 PASSWORD = "correct-horse"
@@ -50,7 +51,7 @@ async def test_the_service_runs_with_a_pool_of_its_own(monkeypatch: pytest.Monke
         monkeypatch.delenv(name)
     # Only what it takes a busy machine to open a connection is not for the service to say.
     async with started(pool_timeout=10) as (client, _):
-        answers = await asyncio.gather(*(client.get("/users") for _ in range(5)))
+        answers = await asyncio.gather(*(client.get("/people") for _ in range(5)))
 
     assert [answer.status_code for answer in answers] == [200] * 5
 

@@ -26,17 +26,18 @@ from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from app.core.config import load_settings
 from app.core.db import Database
 from app.core.deps import RetryRoute, SessionDep
-from app.main import create_app
-from app.models import Base
-<% if cookiecutter.database == "mysql" %>
-from app.models.base import UTCDateTime
+<% if cookiecutter.database == "postgresql" %>
+from app.models.base import Base
+<% else %>
+from app.models.base import Base, UTCDateTime
 <% endif %>
+from tests.core.routes import make
 
 SECRET = "correct-horse"
 
+CHANGED = "Somebody else has changed or deleted that meanwhile"
 MISSING = "That refers to something that does not exist"
 REFERRED_TO = "Something still refers to that"
 REFUSED_VALUE = "The database refused a value"
@@ -58,11 +59,11 @@ class Color(enum.Enum):
 class Box(Apart):
     """Something to refer to, which is changed by its version."""
 
-    __tablename__ = "boxes"
+    __tablename__ = "_test_boxes"
     id: Mapped[int] = mapped_column(primary_key=True)
     label: Mapped[str] = mapped_column(String(20), unique=True)
     weight: Mapped[int] = mapped_column(default=1)
-    color: Mapped[Color] = mapped_column(Enum(Color, name="color"), default=Color.RED)
+    color: Mapped[Color] = mapped_column(Enum(Color, name="_test_color"), default=Color.RED)
 <% if cookiecutter.database == "postgresql" %>
     packed_at: Mapped[datetime | None] = mapped_column(DateTime)
 <% else %>
@@ -76,9 +77,9 @@ class Box(Apart):
 class Thing(Apart):
     """Refers to a box."""
 
-    __tablename__ = "things"
+    __tablename__ = "_test_things"
     id: Mapped[int] = mapped_column(primary_key=True)
-    box_id: Mapped[int] = mapped_column(ForeignKey("boxes.id"))
+    box_id: Mapped[int] = mapped_column(ForeignKey("_test_boxes.id"))
 
 
 def insert(**values: Any) -> Callable[[AsyncSession], Awaitable[Any]]:
@@ -94,14 +95,14 @@ def run(statement: str, **values: Any) -> Callable[[AsyncSession], Awaitable[Any
 async def change_what_others_change(session: AsyncSession) -> None:
     """Change a row that somebody else changes after it was read."""
     box = await session.get_one(Box, 11)
-    await session.execute(text("UPDATE boxes SET version = version + 1"))
+    await session.execute(text("UPDATE _test_boxes SET version = version + 1"))
     box.weight = 2
 
 
 async def delete_what_others_delete(session: AsyncSession) -> None:
     """Change a row that somebody else deletes after it was read."""
     box = await session.get_one(Box, 12)
-    await session.execute(text("DELETE FROM boxes WHERE id = 12"))
+    await session.execute(text("DELETE FROM _test_boxes WHERE id = 12"))
     box.weight = 2
 
 
@@ -109,20 +110,20 @@ ACTIONS = {
     "unique": insert(label="one"),
     "check": insert(weight=0),
     "too-long": insert(label=SECRET * 9),
-    "too-large": run("UPDATE boxes SET weight = :weight", weight=2**40),
-    "insert-child": run("INSERT INTO things (id, box_id) VALUES (9, 99)"),
-    "update-child": run("UPDATE things SET box_id = 99"),
-    "delete-parent": run("DELETE FROM boxes WHERE id = 11"),
-    "update-parent": run("UPDATE boxes SET id = 99 WHERE id = 11"),
+    "too-large": run("UPDATE _test_boxes SET weight = :weight", weight=2**40),
+    "insert-child": run("INSERT INTO _test_things (id, box_id) VALUES (9, 99)"),
+    "update-child": run("UPDATE _test_things SET box_id = 99"),
+    "delete-parent": run("DELETE FROM _test_boxes WHERE id = 11"),
+    "update-parent": run("UPDATE _test_boxes SET id = 99 WHERE id = 11"),
     "other-version": change_what_others_change,
     "deleted": delete_what_others_delete,
     "null": insert(weight=None),
     "enum": insert(color=Color.GREEN),
 <% if cookiecutter.database == "postgresql" %>
     "time-with-zone": insert(packed_at=datetime(2026, 1, 1, tzinfo=UTC)),
-    "type": run("UPDATE boxes SET label = :label", label=1),
+    "type": run("UPDATE _test_boxes SET label = :label", label=1),
 <% else %>
-    "no-default": run("INSERT INTO things (id) VALUES (9)"),
+    "no-default": run("INSERT INTO _test_things (id) VALUES (9)"),
     "time-without-zone": insert(packed_at=datetime(2026, 1, 1)),
 <% endif %>
 }
@@ -139,14 +140,13 @@ async def act(session: SessionDep, action: str) -> None:
 @pytest.fixture(scope="module")
 async def client(database: Database) -> AsyncIterator[AsyncClient]:
     """Return a client of an application with these tables."""
-    app = create_app(load_settings())
-    app.include_router(router)
+    app = make(router)
     async with database.engine.begin() as connection:
         await connection.run_sync(Apart.metadata.create_all)
 <% if cookiecutter.database == "postgresql" %>
-        await connection.execute(text("ALTER TYPE color RENAME VALUE 'GREEN' TO 'BLUE'"))
+        await connection.execute(text("ALTER TYPE _test_color RENAME VALUE 'GREEN' TO 'BLUE'"))
 <% else %>
-        await connection.execute(text("ALTER TABLE boxes MODIFY color ENUM('RED', 'BLUE')"))
+        await connection.execute(text("ALTER TABLE _test_boxes MODIFY color ENUM('RED', 'BLUE')"))
 <% endif %>
         await connection.execute(insert_into(Box), [{"id": 11, "label": "one"}])
         await connection.execute(insert_into(Box), [{"id": 12, "label": "two"}])
@@ -163,8 +163,8 @@ async def client(database: Database) -> AsyncIterator[AsyncClient]:
 @pytest.mark.parametrize(
     ("action", "status", "detail", "name"),
     [
-        ("unique", 409, "That already exists", "uq_boxes_label"),
-        ("check", 422, REFUSED_VALUE, "ck_boxes_positive"),
+        ("unique", 409, "That already exists", "uq__test_boxes_label"),
+        ("check", 422, REFUSED_VALUE, "ck__test_boxes_positive"),
 <% if cookiecutter.database == "postgresql" %>
         ("too-long", 422, REFUSED_VALUE, "22001"),
         ("too-large", 422, REFUSED_VALUE, "22000"),
@@ -172,12 +172,12 @@ async def client(database: Database) -> AsyncIterator[AsyncClient]:
         ("too-long", 422, REFUSED_VALUE, "1406 label"),
         ("too-large", 422, REFUSED_VALUE, "1264 weight"),
 <% endif %>
-        ("insert-child", 409, MISSING, "fk_things_box_id_boxes"),
-        ("update-child", 409, MISSING, "fk_things_box_id_boxes"),
-        ("delete-parent", 409, REFERRED_TO, "fk_things_box_id_boxes"),
-        ("update-parent", 409, REFERRED_TO, "fk_things_box_id_boxes"),
-        ("other-version", 409, "Somebody else has changed or deleted that meanwhile", "boxes"),
-        ("deleted", 409, "Somebody else has changed or deleted that meanwhile", "boxes"),
+        ("insert-child", 409, MISSING, "fk__test_things_box_id__test_boxes"),
+        ("update-child", 409, MISSING, "fk__test_things_box_id__test_boxes"),
+        ("delete-parent", 409, REFERRED_TO, "fk__test_things_box_id__test_boxes"),
+        ("update-parent", 409, REFERRED_TO, "fk__test_things_box_id__test_boxes"),
+        ("other-version", 409, CHANGED, "_test_boxes"),
+        ("deleted", 409, CHANGED, "_test_boxes"),
     ],
 )
 async def test_a_refusal_is_answered_and_logged_by_its_name(

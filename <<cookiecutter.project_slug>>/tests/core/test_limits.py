@@ -19,10 +19,10 @@ from sqlalchemy.exc import DBAPIError
 from app.api.errors import MAX_BODY_SIZE
 <% endif %>
 from app.core.db import Database
-from app.models import User
 from dev import database as databases
-from tests import routes
-from tests.conftest import be_impatient, has_closed, started
+from tests.core import routes
+from tests.core.conftest import be_impatient, has_closed, started
+from tests.core.tables import Person
 
 # Counts the statements that run in this process's database, but for itself.
 <% if cookiecutter.database == "postgresql" %>
@@ -44,7 +44,7 @@ async def test_a_full_pool_is_answered_503_and_recovers() -> None:
             be_impatient(database, 0.2)
             began = time.monotonic()
             read, ready, live = await asyncio.gather(
-                client.get("/users"), client.get("/health/ready"), client.get("/health/live")
+                client.get("/people"), client.get("/health/ready"), client.get("/health/live")
             )
             waited = time.monotonic() - began
         assert (read.status_code, ready.status_code, live.status_code) == (503, 503, 200)
@@ -65,7 +65,7 @@ async def test_never_more_connections_than_allowed() -> None:
         def count(*_: object) -> None:
             counts.append(database.pool.checkedout())
 
-        paths = ["/echo/1", "/users", "/health/ready"] * 10
+        paths = ["/echo/1", "/people", "/health/ready"] * 10
         responses = await asyncio.gather(*map(client.get, paths))
 
         assert {response.status_code for response in responses} == {200}
@@ -84,7 +84,7 @@ async def test_cancelled_waiters_lose_no_connection() -> None:
         assert {response.status_code for response in answered} == {200}
         assert len(answered) >= 10
         assert database.pool.checkedout() == 0
-        assert (await client.get("/users")).status_code == 200
+        assert (await client.get("/people")).status_code == 200
 
 
 async def test_a_slow_statement_is_stopped_and_answered_504() -> None:
@@ -94,7 +94,7 @@ async def test_a_slow_statement_is_stopped_and_answered_504() -> None:
 
         assert response.status_code == 504
         assert time.monotonic() - began < 5
-        assert (await client.get("/users")).status_code == 200
+        assert (await client.get("/people")).status_code == 200
 
 
 <% if cookiecutter.database == "mysql" %>
@@ -120,20 +120,20 @@ async def test_an_idle_transaction_is_ended() -> None:
 <% endif %>
     async with started(statement_timeout=limit) as (client, database):
         async with database.sessions() as session:
-            await session.execute(select(User))
+            await session.execute(select(Person))
 <% if cookiecutter.database == "mysql" %>
             if not database.engine.dialect.is_mariadb:  # type: ignore[attr-defined]
                 # MySQL has no such limit.
                 await asyncio.sleep(1.5 * limit)
-                await session.execute(select(User))
+                await session.execute(select(Person))
                 return
 <% endif %>
             connection = await session.connection()
             await has_closed((await connection.get_raw_connection()).driver_connection)
             with pytest.raises(DBAPIError) as ended:
-                await session.execute(select(User))
+                await session.execute(select(Person))
         assert ended.value.connection_invalidated
-        assert (await client.get("/users")).status_code == 200
+        assert (await client.get("/people")).status_code == 200
 
 
 async def driver_connection(database: Database) -> Any:
@@ -170,7 +170,7 @@ async def test_a_connection_in_a_transaction_is_not_handed_out() -> None:
         await left_behind.query("START TRANSACTION")
 <% endif %>
 
-        assert (await client.get("/users")).status_code == 200
+        assert (await client.get("/people")).status_code == 200
         assert await driver_connection(database) is not left_behind
 
 
@@ -183,7 +183,7 @@ async def test_a_connection_that_the_server_closed_is_not_handed_out() -> None:
         # The end of the connection arrives by itself, without a question.
         await has_closed(driver)
 
-        assert (await client.get("/users")).status_code == 200
+        assert (await client.get("/people")).status_code == 200
 
 
 async def test_a_connection_to_a_server_that_became_read_only_is_left(clean: None) -> None:
@@ -194,8 +194,8 @@ async def test_a_connection_to_a_server_that_became_read_only_is_left(clean: Non
 <% else %>
         await connection.query("SET SESSION TRANSACTION READ ONLY")
 <% endif %>
-        refused = await client.post("/users", json={"email": "a@example.com"})
-        accepted = await client.post("/users", json={"email": "a@example.com"})
+        refused = await client.post("/people", json={"email": "a@example.com"})
+        accepted = await client.post("/people", json={"email": "a@example.com"})
 
     assert (refused.status_code, accepted.status_code) == (503, 201)
     assert refused.json() == {"detail": "The database takes no writes at the moment"}
@@ -214,9 +214,9 @@ async def test_a_start_with_too_large_pools_says_so(
 
 async def test_a_body_too_large_is_refused(client: AsyncClient) -> None:
 <% if cookiecutter.vector_search == "yes" %>
-    response = await client.post("/users", json={"email": "a" * MAX_BODY_SIZE})
+    response = await client.post("/people", json={"email": "a" * MAX_BODY_SIZE})
 <% else %>
-    response = await client.post("/users", json={"email": "a" * 2_000_000})
+    response = await client.post("/people", json={"email": "a" * 2_000_000})
 <% endif %>
 
     assert response.status_code == 413
@@ -228,7 +228,7 @@ async def test_a_body_of_another_type_is_refused(
     client: AsyncClient, content_type: str | None
 ) -> None:
     headers = {"content-type": content_type} if content_type else {}
-    response = await client.post("/users", content=b'{"email": "a@example.com"}', headers=headers)
+    response = await client.post("/people", content=b'{"email": "a@example.com"}', headers=headers)
 
     assert response.status_code == 422
 
@@ -236,7 +236,7 @@ async def test_a_body_of_another_type_is_refused(
 @pytest.mark.parametrize("body", [b"\xff", b"[" * 100_000], ids=["not UTF-8", "too deep"])
 async def test_a_body_that_cannot_be_read_is_refused(client: AsyncClient, body: bytes) -> None:
     headers = {"content-type": "application/json"}
-    response = await client.post("/users", content=body, headers=headers)
+    response = await client.post("/people", content=body, headers=headers)
 
     assert response.status_code in {400, 422}
     assert response.json()["detail"]
