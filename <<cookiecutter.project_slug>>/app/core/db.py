@@ -208,6 +208,9 @@ class Database:
         )
         # What else a commit waits for: see `replica.py`.
         self.after_commit: Callable[[], Awaitable[None]] | None = None
+<% if cookiecutter.database == "postgresql" %>
+        self._cutting: asyncio.Task[None] | None = None
+<% endif %>
 
     @property
     def pool(self) -> FairPool:
@@ -216,13 +219,15 @@ class Database:
 
     async def __aenter__(self) -> Self:
 <% if cookiecutter.database == "postgresql" %>
-        self.pool.watch()
+        self._watch()
 <% endif %>
         return self
 
     async def __aexit__(self, *_: object) -> None:
 <% if cookiecutter.database == "postgresql" %>
-        self.pool.stop_watching()
+        self._next_look.cancel()
+        if self._cutting is not None:
+            self._cutting.cancel()
 <% endif %>
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
@@ -231,6 +236,16 @@ class Database:
             # Nobody answers any more, and each connection would wait for that by itself.
             self.pool.terminate()
 
+<% if cookiecutter.database == "postgresql" %>
+    def _watch(self) -> None:
+        """Look once a second for who waits long, and whether the server is still there."""
+        loop = asyncio.get_running_loop()
+        self._next_look = loop.call_later(1, self._watch)
+        idle = self._cutting is None or self._cutting.done()
+        if idle and (addresses := {driver._addr for driver in self.pool.in_use(1)}):
+            self._cutting = loop.create_task(self.pool.cut_off_silent(addresses))
+
+<% endif %>
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
         """Open a session: committed at the end of the block, rolled back on any error.

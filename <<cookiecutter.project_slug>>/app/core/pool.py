@@ -108,9 +108,6 @@ class FairPool(AsyncAdaptedQueuePool):
         super().__init__(creator, pool_size, max_overflow, timeout, **options)
         self._slots = Slots(pool_size + max_overflow)
         self._records = WeakSet[ConnectionPoolEntry]()
-<% if cookiecutter.database == "postgresql" %>
-        self._asking: asyncio.Task[None] | None = None
-<% endif %>
 
     def connect(self) -> PoolProxiedConnection:
         """Check a connection out, for SQLAlchemy: engines and sessions come by this way."""
@@ -180,26 +177,12 @@ class FairPool(AsyncAdaptedQueuePool):
 <% endif %>
 
 <% if cookiecutter.database == "postgresql" %>
-    def watch(self) -> None:
-        """Look once a second for a server that has fallen silent, until `stop_watching`.
+    async def cut_off_silent(self, addresses: set[Any]) -> None:
+        """Ask the servers at these addresses; cut the connections to those that stay silent.
 
         A frozen process does not end its connections, and a statement may honestly take as long as
         its time limit. So when an answer takes long, the server is asked for another sign of life.
         """
-        loop = asyncio.get_running_loop()
-        self._next_look = loop.call_later(1, self.watch)
-        if self._asking is None or self._asking.done():
-            if addresses := {driver._addr for driver in self.in_use(1)}:
-                self._asking = loop.create_task(self._cut_off_silent(addresses))
-
-    def stop_watching(self) -> None:
-        """Look no more."""
-        self._next_look.cancel()
-        if self._asking is not None:
-            self._asking.cancel()
-
-    async def _cut_off_silent(self, addresses: set[Any]) -> None:
-        """Ask the servers at these addresses; cut the connections to those that stay silent."""
         silent = await asyncio.gather(*(is_silent(each, SIGN_LIMIT) for each in addresses))
         for address in compress(addresses, silent):
             logger.warning("No sign of %s within %g s", address, SIGN_LIMIT)

@@ -99,6 +99,7 @@ class Replica:
         self._looked = asyncio.Event()
         self._why_out: str | None = None
         self._warned = False
+        self._ended = False
 
     async def __aenter__(self) -> Self:
         await self.database.__aenter__()
@@ -109,6 +110,8 @@ class Replica:
 
     async def __aexit__(self, *error: object) -> None:
         self._primary.after_commit = None
+        # A driver may keep a cancellation to itself.
+        self._ended = True
         self._looking.cancel()
         with suppress(asyncio.CancelledError):
             await self._looking
@@ -156,7 +159,7 @@ class Replica:
         return isinstance(error, DBAPIError)
 
     async def _look_again_and_again(self) -> None:
-        while True:
+        while not self._ended:
             with suppress(TimeoutError):
                 async with asyncio.timeout(INTERVAL):
                     await self._asked.wait()
