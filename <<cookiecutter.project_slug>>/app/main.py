@@ -41,9 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
         # Synchronous code has its connections out of the same number.
         database = connect_to(settings.database_url, settings.pool_size - settings.sync_pool_size)
         read_url = settings.database_read_url
-        replica = (
-            Replica(database, connect_to(read_url, settings.pool_size)) if read_url else None
-        )
+        replica = Replica(database, connect_to(read_url, settings.pool_size)) if read_url else None
         sync_database = SyncDatabase(
             settings.database_url,
             pool_size=settings.sync_pool_size,
@@ -54,6 +52,7 @@ def create_app(settings: Settings) -> FastAPI:
         )
         async with database, replica or nullcontext(), sync_database:
             app.state.sync_database = sync_database
+            sync_database.after_commit = database.after_commit
 <% else %>
         database = connect_to(settings.database_url)
         read_url = settings.database_read_url
@@ -64,6 +63,9 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.queries = Queries(database, replica)
             workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
             await database.warn_if_too_many(workers * settings.connections)
+            if replica is not None:
+                most = workers * settings.connections
+                await replica.database.warn_if_too_many(most, "DATABASE_READ_URL")
             # What was loaded so far stays, and what requests make is gone with them, but for few
             # cycles: the garbage collector need not look at all of it again and again, which takes
             # a tenth of the time and halts all requests for milliseconds.

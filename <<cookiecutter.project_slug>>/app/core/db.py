@@ -50,12 +50,24 @@ __all__ = ["Database", "DatabaseUnavailable", "OwnedSession", "error_code", "ret
 logger = logging.getLogger(__name__)
 
 <% if cookiecutter.database == "postgresql" %>
+# How many connections this role may have here: no row through a pooler such as PgBouncer, which
+# has limits of its own, and tells its clients of other processes than the server does.
 MAX_CONNECTIONS = text(
-    "SELECT current_setting('max_connections')::int"
-    " - current_setting('superuser_reserved_connections')::int"
+    "SELECT least("
+    " current_setting('max_connections')::int - CASE WHEN rolsuper THEN 0"
+    " ELSE current_setting('superuser_reserved_connections')::int"
+    "  + coalesce(current_setting('reserved_connections', true)::int, 0) END,"
+    " CASE WHEN rolconnlimit >= 0 AND NOT rolsuper THEN rolconnlimit END,"
+    " CASE WHEN datconnlimit >= 0 AND NOT rolsuper THEN datconnlimit END)"
+    " FROM pg_roles, pg_database WHERE rolname = current_user AND datname = current_database()"
+    " AND pg_backend_pid() = :process"
 )
 <% else %>
-MAX_CONNECTIONS = text("SELECT @@max_connections")
+# Of the server, and of this user, where 0 stands for none.
+MAX_CONNECTIONS = text(
+    "SELECT LEAST(@@max_connections, IF(@@max_user_connections, @@max_user_connections,"
+    " @@max_connections))"
+)
 <% endif %>
 
 PING = text("SELECT 1")
@@ -267,23 +279,33 @@ class Database:
     async def _ask(self, question: TextClause) -> Any:
         """Return the answer to what a healthy server answers at once."""
         async with self.engine.connect() as connection:
+<% if cookiecutter.database == "postgresql" %>
+            if question is MAX_CONNECTIONS:
+                driver: Any = (await connection.get_raw_connection()).driver_connection
+                question = question.bindparams(process=driver.get_server_pid())
+<% endif %>
             try:
                 async with asyncio.timeout(PING_TIMEOUT):
                     return await connection.scalar(question)
             except TimeoutError:
                 raise DatabaseUnavailable(f"No answer within {PING_TIMEOUT:g} s") from None
 
-    async def warn_if_too_many(self, connections: int) -> None:
+    async def warn_if_too_many(self, connections: int, setting: str = "DATABASE_URL") -> None:
         """Log a warning when the server allows fewer connections than all workers may open."""
         try:
             allowed = await self._ask(MAX_CONNECTIONS)
         except (DatabaseUnavailable, SQLAlchemyError) as error:
             logger.warning("The database cannot be asked how many connections it allows: %s", error)
             return
+<% if cookiecutter.database == "postgresql" %>
+        if allowed is not None and connections > allowed:
+<% else %>
         if connections > allowed:
+<% endif %>
             logger.warning(
-                "All workers together may open %d connections, the server allows %d:"
-                " lower POOL_SIZE or the number of workers, or raise max_connections.",
+                "All workers together may open %d connections, the server allows %d to the user of"
+                " %s: lower POOL_SIZE or the number of workers, or raise the limit.",
                 connections,
                 allowed,
+                setting,
             )
