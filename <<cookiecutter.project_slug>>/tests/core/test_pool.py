@@ -193,6 +193,8 @@ async def test_who_is_cancelled_while_a_connection_opens_is_cancelled(use: Use) 
     async def nothing(_: Any) -> None: ...
 
     async with started(pool_size=1, pool_timeout=30) as (_, database):
+        # The first of all asks the server more.
+        await use(database, nothing)
         for turns in range(30):
             await database.engine.dispose()
             task = asyncio.create_task(use(database, nothing))
