@@ -3,7 +3,7 @@
 import gc
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -14,6 +14,7 @@ from app.core.config import Settings, load_settings
 from app.core.db import Database
 from app.core.logs import RequestIds, configure_logging
 from app.core.queries import Queries
+from app.core.replica import Replica
 from app.core.shutdown import draining_on_sigterm
 <% if cookiecutter.sync_bridge == "yes" %>
 from app.core.sync import SyncDatabase
@@ -40,7 +41,7 @@ def create_app(settings: Settings) -> FastAPI:
         # Synchronous code has its connections out of the same number.
         database = connect_to(settings.database_url, settings.pool_size - settings.sync_pool_size)
         read_url = settings.database_read_url
-        replica = connect_to(read_url, settings.pool_size) if read_url else database
+        replica = Replica(database, connect_to(read_url, settings.pool_size)) if read_url else None
         sync_database = SyncDatabase(
             settings.database_url,
             pool_size=settings.sync_pool_size,
@@ -49,18 +50,22 @@ def create_app(settings: Settings) -> FastAPI:
             statement_timeout=settings.statement_timeout,
             echo=settings.echo_sql,
         )
-        async with database, replica, sync_database:
+        async with database, replica or nullcontext(), sync_database:
             app.state.sync_database = sync_database
+            sync_database.after_commit = database.after_commit
 <% else %>
         database = connect_to(settings.database_url)
         read_url = settings.database_read_url
-        replica = connect_to(read_url) if read_url else database
-        async with database, replica:
+        replica = Replica(database, connect_to(read_url)) if read_url else None
+        async with database, replica or nullcontext():
 <% endif %>
             app.state.database = database
             app.state.queries = Queries(database, replica)
             workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
             await database.warn_if_too_many(workers * settings.connections)
+            if replica is not None:
+                most = workers * settings.connections
+                await replica.database.warn_if_too_many(most, "DATABASE_READ_URL")
             # What was loaded so far stays, and what requests make is gone with them, but for few
             # cycles: the garbage collector need not look at all of it again and again, which takes
             # a tenth of the time and halts all requests for milliseconds.

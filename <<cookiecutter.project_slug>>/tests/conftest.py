@@ -185,7 +185,7 @@ class QueriesIn(Queries):
     """Runs the application's queries in a test's transaction, each in a savepoint of it."""
 
     def __init__(self, database: Database, connection: AsyncConnection) -> None:
-        super().__init__(database, database)
+        super().__init__(database)
         self._connection = connection
 
     async def _run(

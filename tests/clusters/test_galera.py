@@ -3,9 +3,23 @@
 import asyncio
 import signal
 import time
+from collections import Counter
+from itertools import count
 from pathlib import Path
 
-from programs import Node, copy_project, galera, migrate, migrating, short_folder, until
+from programs import (
+    Node,
+    copy_project,
+    galera,
+    migrate,
+    migrating,
+    report,
+    served,
+    short_folder,
+    until,
+)
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 # The second one to run it fails: what it makes is there.
 REVISION = """
@@ -79,3 +93,57 @@ async def test_a_lock_is_taken_from_a_dead_replica_at_another_node() -> None:
             assert code == 0, said
             assert "-> 1a57" in said
             assert time.monotonic() - began > 2
+
+
+async def test_a_node_that_has_lost_its_cluster_is_answered_503() -> None:
+    async with galera(2) as nodes:
+        here, there = nodes
+        assert (await migrate(here.url))[0] == 0
+        async with served(here.url, POOL_TIMEOUT="2") as (process, client):
+            statuses: Counter[int] = Counter()
+            acknowledged: set[str] = set()
+            over = asyncio.Event()
+
+            async def write(writer: int) -> None:
+                for number in count():
+                    email = f"{writer}-{number}@example.com"
+                    answer = await client.post("/users", json={"email": email})
+                    statuses[answer.status_code] += 1
+                    if answer.status_code == 201:
+                        acknowledged.add(email)
+                    elif answer.status_code == 503:
+                        assert answer.headers["retry-after"] == "1"
+                        await asyncio.sleep(0.05)
+                    if over.is_set():
+                        return
+
+            async def is_ready() -> bool:
+                return (await client.get("/health/ready")).status_code == 200
+
+            async def is_not_ready() -> bool:
+                return (await client.get("/health/ready")).status_code == 503
+
+            async with asyncio.TaskGroup() as group:
+                for writer in range(20):
+                    group.create_task(write(writer))
+                await asyncio.sleep(1)
+                await there.program.kill()
+                await until(is_not_ready, 15)
+                assert (await client.get("/users")).status_code == 503
+                await asyncio.sleep(1)
+                # By hand: this node alone is the cluster now.
+                await here.become_cluster()
+                seconds = await until(is_ready, 15)
+                await asyncio.sleep(1)
+                over.set()
+            said = process.log.read_text()
+        engine = create_async_engine(here.admin)
+        async with engine.connect() as connection:
+            rows = set(await connection.scalars(text("SELECT email FROM users")))
+        await engine.dispose()
+        lost = acknowledged - rows
+        report(statuses=statuses, seconds_to_recover=round(seconds, 2), lost=len(lost))
+        assert set(statuses) <= {201, 503, 504}
+        assert statuses[201] > 20
+        assert not lost
+        assert "Traceback" not in said

@@ -1,6 +1,7 @@
 """A service behind PgBouncer in transaction mode: each transaction may get another connection."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,6 +12,8 @@ from programs import (
     migrating,
     pgbouncer,
     postgresql,
+    report,
+    served,
     short_folder,
     until,
 )
@@ -119,3 +122,56 @@ async def test_a_killed_migration_leaves_no_lock() -> None:
             last.write_text(REVISION.format(head=head))
             code, said = await asyncio.wait_for(migrate(url, folder=project), 20)
             assert code == 0, said
+
+
+# Each type is another one on the wire.
+CHANGES = [
+    "ALTER TABLE users ALTER COLUMN full_name TYPE text",
+    "ALTER TABLE users ALTER COLUMN full_name TYPE varchar(300)",
+    "ALTER TABLE users ALTER COLUMN created_at TYPE timestamp",
+    "ALTER TABLE users ALTER COLUMN created_at TYPE timestamptz",
+]
+
+
+async def test_a_changed_type_is_no_end_of_answers() -> None:
+    async with (
+        postgresql() as node,
+        pgbouncer(node) as url,
+    ):
+        assert (await migrate(url))[0] == 0
+        async with served(url, POOL_SIZE="10") as (process, client):
+            created = await client.post("/users", json={"email": "a@example.com"})
+            path = created.headers["location"]
+            asked: list[tuple[str, str, dict[str, object]]] = [
+                ("GET", path, {}),
+                ("GET", "/users", {}),
+                ("PATCH", path, {"json": {"full_name": "A"}}),
+                ("GET", f"/once{path}", {}),
+                ("GET", f"/again{path}", {}),
+                ("POST", f"/again{path}", {"params": {"full_name": "B"}}),
+            ]
+            statuses: Counter[tuple[str, str, int]] = Counter()
+            over = asyncio.Event()
+
+            async def ask(client_number: int) -> None:
+                while not over.is_set():
+                    for method, where, more in asked:
+                        answer = await client.request(method, where, **more)  # type: ignore[arg-type]
+                        statuses[method, where, answer.status_code] += 1
+
+            async with asyncio.TaskGroup() as group:
+                for number in range(8):
+                    group.create_task(ask(number))
+                await asyncio.sleep(1)
+                for change in CHANGES:
+                    await node.execute(change)
+                    await asyncio.sleep(1)
+                over.set()
+            report(statuses={" ".join(map(str, key)): n for key, n in statuses.items()})
+            assert {status for *_, status in statuses} <= {200, 503}
+            assert "Traceback" not in process.log.read_text()
+            for method, where, more in asked:
+                answer = await client.request(method, where, **more)  # type: ignore[arg-type]
+                assert answer.status_code == 200, answer.text
+                # A route that is run once tells each client once.
+                assert statuses[method, where, 503] <= 8 * len(CHANGES)

@@ -163,6 +163,7 @@ ANSWERS = {
     1969: TOO_LONG,  # max_statement_time (MariaDB)
     3024: TOO_LONG,  # max_execution_time
     1213: CONTENDED,  # deadlock
+    3101: CONTENDED,  # a commit that another node's was before (MySQL)
     1040: BUSY,  # too many connections
     1203: BUSY,  # too many connections of this user
     1226: BUSY,  # a limit of this user
@@ -170,8 +171,11 @@ ANSWERS = {
     1290: READ_ONLY,  # --read-only
     1792: READ_ONLY,  # transaction
     1836: READ_ONLY,  # read-only mode
+    1180: READ_ONLY,  # a commit that the cluster does not take (Galera)
+    3100: READ_ONLY,  # a commit that the cluster does not take (MySQL)
     1044: AWAY,  # access denied to the database
     1045: AWAY,  # access denied to the user
+    1047: AWAY,  # a node that has lost its cluster (Galera)
     1049: AWAY,  # unknown database
     1053: AWAY,  # shutting down
     1927: AWAY,  # connection killed (MariaDB)

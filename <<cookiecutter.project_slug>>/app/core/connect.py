@@ -1,7 +1,14 @@
 """How a connection is opened, and what holds on it for as long as it is open."""
-<% if cookiecutter.database == "mysql" %>
 
+<% if cookiecutter.database == "postgresql" %>
 import asyncio
+import socket
+from typing import Any
+
+import asyncpg
+<% else %>
+import asyncio
+import socket
 from typing import Any
 
 import asyncmy
@@ -9,6 +16,17 @@ from sqlalchemy import Connection
 from sqlalchemy.pool import PoolResetState
 
 from .retries import ATTEMPTS
+<% endif %>
+
+# Seconds without a sign of the other machine, after which the system ends a connection. On Linux
+# also what was sent must have arrived within them.
+SILENCE_LIMIT = 5
+KEEP_ALIVE = {"TCP_KEEPIDLE": SILENCE_LIMIT, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": SILENCE_LIMIT}
+KEEP_ALIVE |= {"TCP_USER_TIMEOUT": SILENCE_LIMIT * 1000}
+<% if cookiecutter.database == "postgresql" %>
+
+# Whether the server encrypts: "SSLRequest" of the protocol.
+SSL_REQUEST = (8).to_bytes(4) + (80877103).to_bytes(4)
 <% endif %>
 <% if cookiecutter.vector_search == "yes" %>
 
@@ -38,6 +56,60 @@ def server_limits(statement_timeout: float) -> dict[str, str]:
         "idle_in_transaction_session_timeout": milliseconds,
         "client_connection_check_interval": "1000",
     }
+
+
+async def open_within(limit: float, **options: Any) -> Any:
+    """Open a connection to the first of a URL's hosts that is what the URL asks for.
+
+    Each has its share of the time, where the driver would spend all of it on one that is silent.
+    Raises what the last of them raised, such as TimeoutError.
+    """
+    host, port = options.pop("host", None), options.pop("port", None)
+    hosts = list(zip(host, port, strict=True)) if isinstance(host, list) else [(host, port)]
+    attempts = [{"host": host, "port": port} for host, port in hosts]
+    if "prefer-standby" in options.get("dsn", ""):
+        # Another host may be one.
+        attempts = [
+            attempt | {"target_session_attrs": wanted}
+            for wanted in ("standby", "any")
+            for attempt in attempts
+        ]
+    loop = asyncio.get_running_loop()
+    end = loop.time() + limit
+    for left in range(len(attempts), 0, -1):
+        share = (end - loop.time()) / left
+        try:
+            connection = await asyncpg.connect(**options, **attempts[-left], timeout=share)
+        except (OSError, asyncpg.TargetServerAttributeNotMatched, asyncpg.CannotConnectNowError):
+            if left == 1:
+                raise
+        else:
+            keep_alive(connection._transport)
+            return connection
+
+
+async def is_silent(address: Any, limit: float) -> bool:
+    """Return whether a server does not even greet: frozen, or its machine is gone.
+
+    It is asked whether it would encrypt, which costs no session, and which a pooler answers too.
+    """
+    connect = asyncio.open_unix_connection if isinstance(address, str) else asyncio.open_connection
+    where = [address] if isinstance(address, str) else address
+    writer = None
+    try:
+        async with asyncio.timeout(limit):
+            reader, writer = await connect(*where)
+            writer.write(SSL_REQUEST)
+            await reader.read(1)
+    except TimeoutError:
+        return True
+    except OSError:
+        # Whoever refuses is not silent: connections to it have ended.
+        return False
+    finally:
+        if writer is not None:
+            writer.transport.abort()
+    return False
 <% else %>
 def server_limits(statement_timeout: float) -> str:
     """Set a connection's limits, which the server keeps also when this process cannot.
@@ -67,6 +139,7 @@ async def open_within(limit: float, **options: Any) -> Any:
         # Over TLS the driver does not tell MariaDB that it has a command for many rows, but sends
         # it: error 1295.
         connection._bulk_supported = False
+    keep_alive(connection._transport)
     return connection
 
 
@@ -80,3 +153,14 @@ def reset(dbapi_connection: Any, _: object, state: PoolResetState) -> None:
     if not state.terminate_only and dbapi_connection.driver_connection.get_transaction_status():
         dbapi_connection.rollback()
 <% endif %>
+
+
+def keep_alive(transport: asyncio.Transport) -> None:
+    """Have the system notice that the other machine is gone; names it does not know are left out."""
+    connected = transport.get_extra_info("socket")
+    if connected.family == socket.AF_UNIX:
+        return
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEP_ALIVE.items():
+        if hasattr(socket, name):
+            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -310,8 +310,7 @@ async def test_who_has_lost_the_lock_does_not_go_on(
     engine = create_async_engine(empty, poolclass=NullPool)
     async with lock.held(engine), engine.connect() as connection:
         await databases.execute(empty, f"UPDATE {lock.TABLE} SET owner = 'another'")
-        async with asyncio.timeout(10):
-            await asyncio.to_thread(lock.lost.wait)
+        assert await asyncio.to_thread(lock.lost.wait, 10)
         await connection.run_sync(lambda sync: event.listen(sync, "begin", lock.refuse_if_lost))
         with pytest.raises(RuntimeError, match="another one has taken its lock"):
             await connection.execute(text("SELECT 1"))
