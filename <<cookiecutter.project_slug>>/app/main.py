@@ -78,6 +78,8 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title=<< cookiecutter.__project_name_py >>,
         lifespan=lifespan,
+        # The names of a generated client's methods are those of the functions.
+        generate_unique_id_function=lambda route: route.name,
     )
     errors.add_error_handlers(app, settings.max_body_size)
     if settings.cors_origins:

@@ -16,7 +16,6 @@ from httpx2 import Client, Limits
 from sqlalchemy import URL
 
 from app.core.db import MAX_CONNECTIONS
-from bench import chart
 from bench.load import HOW_TO_GET_WRK, Figures, load, median
 from bench.routes import Routes
 from bench.servers import PROJECT, migrated_database, serve
@@ -118,7 +117,13 @@ def enough(sizes: Mapping[int, Figures]) -> int:
 
 def allowed_connections(url: URL) -> int:
     """Return how many connections the server allows to a service."""
+<% if cookiecutter.database == "postgresql" %>
+    # There is no pooler between.
+    question = MAX_CONNECTIONS.text.replace(":process", "pg_backend_pid()")
+    return int(asyncio.run(database.execute(url, question)))
+<% else %>
     return int(asyncio.run(database.execute(url, MAX_CONNECTIONS.text)))
+<% endif %>
 
 
 def advise(pool_size: int, allowed: int) -> dict[int, int]:
@@ -164,6 +169,9 @@ def run(url: URL, options: argparse.Namespace, bench: Bench) -> None:
         "max_connections": allowed,
         "pool_size_by_workers": advice,
     }
+    # Nothing else here needs matplotlib.
+    from bench import chart
+
     options.results.mkdir(parents=True, exist_ok=True)
     (options.results / "bench.json").write_text(json.dumps(outcome, indent=2) + "\n")
     chart.draw(outcome, options.results / "bench.svg")
