@@ -299,7 +299,7 @@ def test_odd_surroundings(service: Service, tmp_path: Path) -> None:
         MYSQL_UNIX_PORT="/nowhere",
     )
     del env["HOME"]
-    words = "-m pytest tests/test_users.py tests/test_process.py tests/test_migrations.py"
+    words = "-m pytest tests/test_users.py tests/core/test_process.py tests/core/test_migrations.py"
     said = python(service.project, *words.split(), env=env)
     assert re.search(r"^database: \w+ [\d.]+ \(throwaway\)$", said, re.MULTILINE)
 

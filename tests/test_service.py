@@ -61,11 +61,11 @@ def test_a_test_that_hangs_fails_and_is_named(service: Service, tmp_path: Path) 
     project = copy_service(service, tmp_path / "my-service")
     hangs = "import asyncio\n\nasync def test_hangs():\n    await asyncio.Event().wait()\n"
     (project / "tests" / "test_hangs.py").write_text(hangs)
-    tests = ["tests/test_hangs.py", "tests/test_errors.py"]
+    tests = ["tests/test_hangs.py", "tests/core/test_errors.py"]
     said = python(project, "-m", "pytest", "--timeout=2", *tests, code=1)
     assert "FAILED tests/test_hangs.py::test_hangs - Failed: Timeout (>2.0s)" in said
     assert re.search(r"=+ 1 failed, \d+ passed in ", said)
-    assert "timeout: 60.0s" in python(project, "-m", "pytest", "tests/test_settings.py")
+    assert "timeout: 60.0s" in python(project, "-m", "pytest", "tests/core/test_settings.py")
 
 
 def test_odd_answers_run(service: Service, render: Render) -> None:

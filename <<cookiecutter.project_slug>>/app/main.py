@@ -82,7 +82,7 @@ def create_app(settings: Settings) -> FastAPI:
         title=<< cookiecutter.__project_name_py >>,
         lifespan=lifespan,
     )
-    errors.add_error_handlers(app)
+    errors.add_error_handlers(app, settings.max_body_size)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

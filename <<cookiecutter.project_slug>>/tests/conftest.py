@@ -54,6 +54,7 @@ SETTINGS = POOL | {
     "DATABASE_READ_URL": "",
     "MIGRATION_DATABASE_URL": "",
     "STATEMENT_TIMEOUT": "30",
+    "MAX_BODY_SIZE": "1000000",
     "ECHO_SQL": "false",
     "LOG_LEVEL": "INFO",
     "CORS_ORIGINS": "",

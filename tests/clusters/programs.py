@@ -24,8 +24,9 @@ from uuid import uuid4
 from app.core.urls import DRIVER
 from dev import database as databases
 from dev import server as project_server
+from httpx2 import AsyncClient, Limits
 from sqlalchemy import URL
-from tests.process import PROJECT
+from tests.process import PROJECT, Process, serve
 
 # What it has depends on the database.
 server: Any = project_server
@@ -205,6 +206,14 @@ class Node:
         state = "SELECT variable_value FROM information_schema.global_status"
         return await self.execute(f"{state} WHERE variable_name = 'wsrep_ready'") == "ON"
 
+    async def become_cluster(self) -> None:
+        """Make a node of Galera that has lost the others a cluster of its own, as people do it."""
+        words = ["--no-defaults", "--user=root", f"--socket={self.folder / 'server'}", "--execute"]
+        statement = "SET GLOBAL wsrep_provider_options = 'pc.bootstrap=YES'"
+        client = server.which("mariadb", "mysql")
+        shell = await asyncio.create_subprocess_exec(client, *words, statement)
+        assert await shell.wait() == 0
+
 
 def url_of(port: int, user: str, database: str) -> URL:
     """Return a URL on the loopback, without TLS, which neither the wheel nor a pooler has."""
@@ -212,15 +221,20 @@ def url_of(port: int, user: str, database: str) -> URL:
     return URL.create(DRIVER, user, host="127.0.0.1", port=port, database=database, query=query)
 
 
-async def migrate(url: URL, *words: str, folder: Path = PROJECT) -> tuple[int, str]:
-    """Run Alembic in a project, by default to make the tables; return exit code and output."""
-    process = await asyncio.create_subprocess_exec(
+async def migrating(url: URL, *words: str, folder: Path = PROJECT) -> asyncio.subprocess.Process:
+    """Start Alembic in a project, by default to make the tables."""
+    return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "alembic", *(words or ("upgrade", "head"))),
         cwd=folder,
         env=os.environ | {"DATABASE_URL": url.render_as_string(hide_password=False)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
+
+
+async def migrate(url: URL, *words: str, folder: Path = PROJECT) -> tuple[int, str]:
+    """Run Alembic in a project, by default to make the tables; return exit code and output."""
+    process = await migrating(url, *words, folder=folder)
     said, _ = await process.communicate()
     return process.returncode or 0, said.decode()
 
@@ -287,7 +301,9 @@ async def pgbouncer(node: Node, **settings: object) -> AsyncIterator[URL]:
         "default_pool_size": 20,
         "max_client_conn": 1000,
         "max_prepared_statements": 200,
-        "ignore_startup_parameters": "",
+        # As the service's README has it.
+        "ignore_startup_parameters": "statement_timeout,idle_in_transaction_session_timeout"
+        ",client_connection_check_interval",
         "admin_users": "app",
     } | settings
     with short_folder() as folder:
@@ -383,3 +399,20 @@ def resume_cluster(folders: list[Path]) -> None:
         (folder / "data" / "grastate.dat").write_text(
             f"version: 2.1\nuuid: {cluster}\nseqno: 0\nsafe_to_bootstrap: 0\n"
         )
+
+
+@asynccontextmanager
+async def served(url: URL, **settings: str) -> AsyncIterator[tuple[Process, AsyncClient]]:
+    """Serve the application with more routes."""
+    settings |= {"DATABASE_URL": url.render_as_string(hide_password=False)}
+    settings |= {"PYTHONPATH": str(HERE)}
+    async with (
+        serve("more_routes:app", **settings) as process,
+        AsyncClient(base_url=process.url, timeout=30, limits=Limits(max_connections=50)) as client,
+    ):
+        yield process, client
+
+
+def report(**figures: object) -> None:
+    """Print figures for people who read the output."""
+    print(f"FIGURES {json.dumps(figures)}", flush=True)

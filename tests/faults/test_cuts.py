@@ -101,7 +101,7 @@ async def behind_proxy(
     async with kept() as keeper:
         os.environ["DATABASE_URL"] = keeper.url.render_as_string(hide_password=False)
         from app.main import create_app
-        from tests.routes import router
+        from tests.core.routes import router
 
         proxy = Proxy(keeper)
         listening = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)

@@ -106,6 +106,10 @@ class Settings(BaseSettings):
     # servers refuse some longer times, each its own.
     statement_timeout: float = Field(default=30, ge=0.001, le=86_400)
 
+    # Bytes of a request's body, above which it is answered 413. A route that takes more says so:
+    # `@router.post("/import", max_body_size=50_000_000)`.
+    max_body_size: int = Field(default=1_000_000, ge=1)
+
     # Log every statement, with its parameters.
     echo_sql: bool = False
 

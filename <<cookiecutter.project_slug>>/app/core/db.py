@@ -43,7 +43,11 @@ from .connect import Login, begin, log_in, open_within, reset, server_limits
 <% endif %>
 from .pool import FairPool, open_in_greenlet
 from .retries import Opened, retry_conflicts
+<% if cookiecutter.database == "postgresql" %>
+from .server_errors import DatabaseUnavailable, Ending, error_code, listen_to_errors
+<% else %>
 from .server_errors import DatabaseUnavailable, error_code, listen_to_errors
+<% endif %>
 
 __all__ = ["Database", "DatabaseUnavailable", "OwnedSession", "error_code", "retry_conflicts"]
 
@@ -216,6 +220,9 @@ class Database:
         if login is not None:
             event.listen(self.engine.sync_engine, "do_connect", partial(log_in, login))
         listen_to_errors(self.engine.sync_engine)
+<% if cookiecutter.database == "postgresql" %>
+        self.ending = Ending(self.engine.sync_engine)
+<% endif %>
         self.sessions = async_sessionmaker(
             self.engine,
             class_=OwnedSession,

@@ -18,7 +18,11 @@ from sqlalchemy.pool import PoolProxiedConnection
 
 from .db import Database
 from .plans import Plan, make_plan
+<% if cookiecutter.database == "postgresql" %>
+from .server_errors import READ_ONLY, error_code, is_lost, is_stale
+<% else %>
 from .server_errors import READ_ONLY, error_code, is_lost
+<% endif %>
 from .statements import Statement, Update, refuse_listeners
 
 T = TypeVar("T")
@@ -127,7 +131,11 @@ class Connection:
         plans = self._plans.get(statement)
         if plans is None:
             plans = self._plans[statement] = {}
+<% if cookiecutter.database == "postgresql" %>
+        key = self._database, self._database.ending.text, frozenset(values)
+<% else %>
         key = self._database, frozenset(values)
+<% endif %>
         plan = plans.get(key)
         if plan is None:
             plan = plans[key] = await self._make_plan(statement, values)
@@ -165,7 +173,8 @@ class Connection:
         refuse_listeners(statement, self._database.sessions)
         dialect = self._database.engine.dialect
 <% if cookiecutter.database == "postgresql" %>
-        return await make_plan(statement, values, dialect, self._describe)
+        ending = self._database.ending.text
+        return await make_plan(statement, values, dialect, ending, self._describe)
 
     async def _describe(self, sql: str) -> list[int]:
         driver: Any = self._pooled.driver_connection
@@ -206,6 +215,8 @@ class Connection:
             if lost or not known or error_code(error) in READ_ONLY:
                 self.invalidate()
 <% if cookiecutter.database == "postgresql" %>
+            elif is_stale(error):
+                self._database.ending.change(sql)
             elif getattr(cause, "severity", None) is None:
                 # The driver itself refused a value.
                 await self._end_what_was_prepared(driver)
@@ -220,4 +231,8 @@ class Connection:
 
 
 # By the names of the values that are given.
+<% if cookiecutter.database == "postgresql" %>
+Plans = WeakKeyDictionary[Statement[Any], dict[tuple[Database, str, frozenset[str]], Plan]]
+<% else %>
 Plans = WeakKeyDictionary[Statement[Any], dict[tuple[Database, frozenset[str]], Plan]]
+<% endif %>

@@ -17,13 +17,20 @@ from weakref import WeakKeyDictionary
 
 from fastapi import Depends, Request
 from fastapi.requests import HTTPConnection
+<% if cookiecutter.database == "postgresql" %>
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
+<% else %>
 from sqlalchemy.exc import PendingRollbackError
+<% endif %>
 
 from .db import Database
 from .deps import from_lifespan
 from .driver import Connection, Plans
 from .replica import Replica
 from .retries import Opened, innermost_open, note_commit
+<% if cookiecutter.database == "postgresql" %>
+from .server_errors import is_stale
+<% endif %>
 from .statements import Create, Read, Statement, Update
 
 __all__ = ["Create", "Queries", "QueriesDep", "Read", "Transaction", "TransactionDep", "Update"]
@@ -126,6 +133,13 @@ class Queries(Executor):
         connection = await self._acquire(database)
         try:
             return await connection.run(statement, values)
+<% if cookiecutter.database == "postgresql" %>
+        except DBAPIError as error:
+            if not is_stale(error):
+                raise
+            # It has done nothing, and its text is another one now.
+            return await connection.run(statement, values)
+<% endif %>
         finally:
             await connection.release()
 

@@ -92,10 +92,10 @@ async def both_have_locked() -> None:
 
 @router.post("/rename/{first}/{second}")
 async def rename(session: SessionDep, first: int, second: int, full_name: str) -> None:
-    """Change two users in the order that is asked for: two such requests can deadlock."""
-    for user_id in (first, second):
-        user = await session.get_one(Person, user_id, with_for_update=True)
-        user.full_name = full_name
+    """Change two people in the order that is asked for: two such requests can deadlock."""
+    for person_id in (first, second):
+        person = await session.get_one(Person, person_id, with_for_update=True)
+        person.full_name = full_name
         await session.flush()
         await both_have_locked()
 
@@ -106,17 +106,17 @@ async def stream(database: DatabaseDep) -> StreamingResponse:
 
     async def lines() -> AsyncIterator[str]:
         async with database.session() as session:
-            async for user in await session.stream_scalars(select(Person).order_by(Person.id)):
-                yield f"{user.email}\n"
+            async for person in await session.stream_scalars(select(Person).order_by(Person.id)):
+                yield f"{person.email}\n"
 
     return StreamingResponse(lines(), media_type="text/plain")
 
 
-async def welcome(database: Database, user_id: int) -> None:
+async def welcome(database: Database, person_id: int) -> None:
     """Do something after the answer, by a session of the task's own."""
     async with database.session() as session:
-        user = await session.get_one(Person, user_id)
-        user.full_name = "Welcome"
+        person = await session.get_one(Person, person_id)
+        person.full_name = "Welcome"
 
 
 @router.post("/people-with-task", status_code=201)
@@ -124,11 +124,11 @@ async def create_with_task(
     session: SessionDep, database: DatabaseDep, tasks: BackgroundTasks, email: str
 ) -> PersonRead:
     """Write, and go on in the background."""
-    user = Person(email=email)
-    session.add(user)
+    person = Person(email=email)
+    session.add(person)
     await session.flush()
-    tasks.add_task(welcome, database, user.id)
-    return PersonRead.model_validate(user)
+    tasks.add_task(welcome, database, person.id)
+    return PersonRead.model_validate(person)
 
 
 @router.get("/shared-session")
@@ -182,7 +182,7 @@ async def get_into_trouble(database: Database, trouble: str | None) -> None:
 
 @router.websocket("/socket")
 async def talk(socket: WebSocket, database: DatabaseDep, refuse: str | None = None) -> None:
-    """Store users, with a session for each message."""
+    """Store people, with a session for each message."""
     await get_into_trouble(database, refuse)
     await socket.accept()
     with suppress(WebSocketDisconnect):

@@ -184,8 +184,8 @@ async def test_a_background_task_has_its_own_session(committing_client: AsyncCli
 
     assert response.status_code == 201
     # The task found the row, since it was committed before the answer.
-    user = await committing_client.get(f"/people/{response.json()['id']}")
-    assert user.json()["full_name"] == "Welcome"
+    person = await committing_client.get(f"/people/{response.json()['id']}")
+    assert person.json()["full_name"] == "Welcome"
 
 
 async def test_it_also_runs_in_a_thread() -> None:
@@ -213,10 +213,10 @@ async def test_after_sigterm_readiness_says_so_and_then_the_server_stops(
             assert (await client.get("/health/ready")).status_code == 200
             os.kill(os.getpid(), signal.SIGTERM)
 
-            ready, live, users = [
+            ready, live, people = [
                 await client.get(path) for path in ("/health/ready", "/health/live", "/people")
             ]
-            assert (ready.status_code, live.status_code, users.status_code) == (503, 200, 200)
+            assert (ready.status_code, live.status_code, people.status_code) == (503, 200, 200)
             assert ready.json() == {"detail": "Shutting down"}
             assert ready.headers["retry-after"]
             assert not stopped.is_set()

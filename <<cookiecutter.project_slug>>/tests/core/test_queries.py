@@ -131,7 +131,7 @@ CREATE_THING = Create(ThingRow, Thing, THING)
 THINGS = Read(ThingRow, THING.where(Thing.key == bindparam("key"), Thing.day == bindparam("day")))
 
 PERSON_BY_EMAIL = Read(PersonRead, PERSON.where(Person.email == bindparam("email")))
-RENAME = Update(update(Person).where(Person.id == bindparam("user_id")))
+RENAME = Update(update(Person).where(Person.id == bindparam("person_id")))
 
 
 @pytest.fixture
@@ -181,11 +181,11 @@ async def test_names_are_checked(things: Queries, clean: None) -> None:
     with pytest.raises(TypeError, match="SQL, which needs a session"):
         await things.create(create, email=func.lower("A@example.com"))
     with pytest.raises(TypeError, match="No such name: full_nam"):
-        await things.execute(RENAME, user_id=1, full_nam="A")
-    with pytest.raises(TypeError, match="Missing: user_id"):
+        await things.execute(RENAME, person_id=1, full_nam="A")
+    with pytest.raises(TypeError, match="Missing: person_id"):
         await things.execute(RENAME, full_name="A")
     with pytest.raises(TypeError, match="Nothing to set"):
-        await things.execute(RENAME, user_id=1)
+        await things.execute(RENAME, person_id=1)
     with pytest.raises(TypeError, match="The lock would end at once"):
         await things.first(Read(PersonRead, PERSON.with_for_update()))
 

@@ -334,13 +334,13 @@ async def test_a_deadlock_in_a_savepoint_is_run_again(database: Database, clean:
         if len(runs) <= 2:
             await both_have_locked.wait()
         async with session.begin_nested():
-            user = await session.get_one(Person, second, with_for_update=True)
-            user.full_name = "B"
+            person = await session.get_one(Person, second, with_for_update=True)
+            person.full_name = "B"
 
     async with database.session() as session:
-        users = [Person(email=f"{n}@example.com") for n in range(2)]
-        session.add_all(users)
-    one, other = (user.id for user in users)
+        people = [Person(email=f"{n}@example.com") for n in range(2)]
+        session.add_all(people)
+    one, other = (person.id for person in people)
     async with serving(router) as client:
         responses = await asyncio.gather(
             client.post(f"/rename/{one}/{other}"), client.post(f"/rename/{other}/{one}")
@@ -370,7 +370,7 @@ async def test_the_first_error_counts_not_what_follows_from_it(clean: None) -> N
             # Refused by SQLAlchemy.
             session.execute(ONE)
 
-    def lose(_: object, connection: Connection, user: Person) -> None:
+    def lose(_: object, connection: Connection, person: Person) -> None:
         # Once, and not for the tests that come after this one.
         event.remove(Person, "before_insert", lose)
         connection.execute(LOSE)

@@ -62,7 +62,7 @@ async def test_of_forty_equal_creates_one_succeeds(
     assert await stored(database) == ["a@example.com"]
 
 
-async def test_a_user_who_is_deleted_meanwhile_is_not_found(
+async def test_a_person_who_is_deleted_meanwhile_is_not_found(
     committing_client: AsyncClient, database: Database
 ) -> None:
     for number in range(5):
@@ -138,9 +138,9 @@ async def test_requests_that_lock_in_opposite_order_both_succeed(
     committing_client: AsyncClient, database: Database
 ) -> None:
     async with database.session() as session:
-        users = [Person(email=f"{n}@example.com") for n in range(2)]
-        session.add_all(users)
-    first, second = (user.id for user in users)
+        people = [Person(email=f"{n}@example.com") for n in range(2)]
+        session.add_all(people)
+    first, second = (person.id for person in people)
 
     async def rename(one: int, other: int, full_name: str) -> Response:
         return await committing_client.post(
@@ -164,11 +164,11 @@ async def test_a_session_refuses_a_second_task(committing_client: AsyncClient) -
 
 async def test_objects_stay_readable_after_the_commit(database: Database, clean: None) -> None:
     async with database.session() as session:
-        user = Person(email="a@example.com")
-        session.add(user)
+        person = Person(email="a@example.com")
+        session.add(person)
 
-    assert user.id
-    assert user.created_at.tzinfo is not None
+    assert person.id
+    assert person.created_at.tzinfo is not None
 <% if cookiecutter.database == "mysql" %>
 
 
@@ -178,10 +178,10 @@ async def test_objects_are_whole_without_returning(clean: None) -> None:
         async with database.engine.connect():
             database.engine.dialect.insert_returning = False
         async with database.session() as session:
-            user = Person(email="a@example.com")
-            session.add(user)
+            person = Person(email="a@example.com")
+            session.add(person)
 
-    assert user.created_at.tzinfo is not None
+    assert person.created_at.tzinfo is not None
 
 
 async def test_a_transaction_sees_what_others_have_committed(
@@ -197,12 +197,12 @@ async def test_a_transaction_sees_what_others_have_committed(
 
 async def test_times_are_moments(session: AsyncSession) -> None:
     noon_in_india = datetime(2026, 1, 1, 12, tzinfo=timezone(timedelta(hours=5, minutes=30)))
-    user = Person(email="a@example.com", created_at=noon_in_india)
-    session.add(user)
+    person = Person(email="a@example.com", created_at=noon_in_india)
+    session.add(person)
     await session.flush()
-    await session.refresh(user)
+    await session.refresh(person)
 
-    assert user.created_at == noon_in_india
+    assert person.created_at == noon_in_india
 <% if cookiecutter.database == "mysql" %>
     session.add(Person(email="b@example.com", created_at=datetime(2026, 1, 1, 12)))
     with pytest.raises(StatementError, match="a time needs a zone"):

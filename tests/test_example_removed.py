@@ -1,0 +1,83 @@
+"""What proves the core stays green whatever becomes of the example."""
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import VARIANTS, Render, Service, Variant, copy_service, python
+
+# Each is put in place of the other in all files of the domain, as somebody would edit them.
+CHANGES = {
+    "users": "people",
+    "full_name": "name_in_full",
+    "    created_at: Mapped": (
+        "    phone: Mapped[str] = mapped_column(String(20))\n    created_at: Mapped"
+    ),
+    '        sa.Column(\n            "created_at"': (
+        '        sa.Column("phone", sa.String(20), nullable=False),\n'
+        '        sa.Column(\n            "created_at"'
+    ),
+}
+
+
+def edit(path: Path, *changes: tuple[str, str]) -> None:
+    """Replace text in a file, which has to have it."""
+    said = path.read_text()
+    for old, new in changes:
+        assert old in said, (path, old)
+        said = said.replace(old, new)
+    path.write_text(said)
+
+
+def remove_example(project: Path) -> None:
+    """Take the example away by hand."""
+    for path in ("app/models/user.py", "app/schemas/user.py", "app/api/users.py"):
+        (project / path).unlink()
+    (project / "tests/test_users.py").unlink()
+    [revision] = (project / "migrations/versions").glob("*_create_users.py")
+    revision.unlink()
+    edit(
+        project / "app/main.py", (", users\n", "\n"), ("    app.include_router(users.router)\n", "")
+    )
+    edit(
+        project / "app/models/__init__.py",
+        ("from app.models.user import User\n", ""),
+        (', "User"]', "]"),
+    )
+
+
+def passed(said: str) -> int:
+    """Return how many tests have passed, where none failed."""
+    found = re.search(r"^=* ?(\d+) passed in ", said, re.MULTILINE)
+    assert found, said
+    return int(found[1])
+
+
+def test_without_the_example_all_is_green(service: Service, tmp_path: Path) -> None:
+    project = copy_service(service, tmp_path / "my-service")
+    remove_example(project)
+    python(project, "-m", "ruff", "check", ".")
+    python(project, "-m", "mypy")
+    assert passed(python(project, "-m", "pytest", "-n", "2")) > 300
+
+
+def test_the_core_does_not_know_the_example(service: Service, tmp_path: Path) -> None:
+    project = copy_service(service, tmp_path / "my-service")
+    [revision] = (project / "migrations/versions").glob("*_create_users.py")
+    names = ("models/user.py", "schemas/user.py", "api/users.py")
+    for path in (*(project / "app" / name for name in names), revision):
+        said = path.read_text()
+        for old, new in CHANGES.items():
+            said = said.replace(old, new)
+        path.write_text(said)
+    assert passed(python(project, "-m", "pytest", "-n", "2", "tests/core")) > 300
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
+def test_no_file_of_the_core_names_the_example(variant: Variant, render: Render) -> None:
+    project = render(**variant.answers)
+    for path in (project / "tests/core").glob("*.py"):
+        said = path.read_text()
+        assert not re.search(r"\bUser\b(?! lock)|/users|app\.(models|schemas)\.user", said), path
+        for table in re.findall(r'__tablename__ = "(\w+)"', said):
+            assert table.startswith("_test_"), path
