@@ -1,22 +1,26 @@
 """How a connection is opened, and what holds on it for as long as it is open."""
 
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
+from typing import Any
+
 <% if cookiecutter.database == "postgresql" %>
-import asyncio
-import socket
-from typing import Any
-
 import asyncpg
+from sqlalchemy import URL
+from sqlalchemy.util.concurrency import await_
 <% else %>
-import asyncio
-import socket
-from typing import Any
-
 import asyncmy
-from sqlalchemy import Connection
+from sqlalchemy import URL, Connection
 from sqlalchemy.pool import PoolResetState
+from sqlalchemy.util.concurrency import await_
 
 from .retries import ATTEMPTS
 <% endif %>
+
+# Returns a URL whose user and password are good now: of a file that changes, or with a token.
+Login = Callable[[], URL | Awaitable[URL]]
 
 # Seconds without a sign of the other machine, after which the system ends a connection. On Linux
 # also what was sent must have arrived within them.
@@ -172,3 +176,13 @@ def keep_alive(transport: asyncio.Transport) -> None:
     for name, value in KEEP_ALIVE.items():
         if hasattr(socket, name):
             connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def log_in(login: Login, _: object, __: object, ___: object, options: dict[str, Any]) -> None:
+    """Give a new connection the user and password of now."""
+    url = login()
+    if isawaitable(url):
+        url = await_(url)
+    options["user"] = url.username
+    if url.password is not None:
+        options["password"] = url.password
