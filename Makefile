@@ -6,9 +6,9 @@ MAKEFLAGS += --no-print-directory
 # Where hooks and tests find uv
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help service test lint benchmark programs
+.PHONY: help service test test-clusters lint benchmark programs cluster-programs
 help: ## Show the commands
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 # `out` is scratch and made anew; a service in a folder of your own is never overwritten.
 service: .venv/service.stamp ## Make a service and test it: [OUT=DIR] [ANSWERS="database=mysql"]
@@ -18,10 +18,14 @@ service: .venv/service.stamp ## Make a service and test it: [OUT=DIR] [ANSWERS="
 test: .venv/dev.stamp programs ## Run all tests of the template, and of the services it makes
 	.venv/bin/pytest -n 2
 
+test-clusters: .venv/dev.stamp programs cluster-programs ## Test on PgBouncer, replicas and Galera
+	.venv/bin/pytest -s tests/under_clusters.py
+
 lint: .venv/dev.stamp ## Check style, format and types of hooks, tests and benchmarks
 	.venv/bin/ruff check hooks tests benchmarks
 	.venv/bin/ruff format --check hooks tests benchmarks
 	.venv/bin/mypy
+	.venv/bin/zizmor --quiet --offline .github
 
 benchmark: .venv/service.stamp programs ## Measure services, and write the README's tables: [ARGS=--help]
 	@.venv/bin/python benchmarks/run.py $(ARGS)
@@ -53,3 +57,9 @@ programs:
 			"   macOS: brew install mariadb postgresql openssl wrk" >&2; \
 		exit 1; \
 	fi
+
+# What is still missing after this, such as a PgBouncer that is new enough, the tests name.
+cluster-programs:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get && [ ! -e /usr/lib/galera/libgalera_smm.so ]; then \
+		DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends galera-4; \
+	fi >/dev/null || true

@@ -2,49 +2,55 @@
 
 import asyncio
 import logging
-import time
 
 from alembic import context
 <% if cookiecutter.database == "mysql" %>
 from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
 <% endif %>
-from sqlalchemy import Connection, NullPool, text
+from sqlalchemy import Connection, NullPool, event, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.core.config import load_settings
 from app.models import Base
-from migrations import autogenerate
+from migrations import autogenerate, lock
 
 settings = load_settings()
 URL = settings.migration_database_url or settings.database_url
-
-# Seconds a replica that starts waits for another one that migrates.
-LOCK_LIMIT = 300
 
 # Seconds a migration waits for a table that is in use. The requests that come after it wait
 # behind it: better to give up and try again than to halt the service.
 TABLE_LOCK_LIMIT = 10
 
 <% if cookiecutter.database == "postgresql" %>
-TRY_LOCK = text("SELECT pg_try_advisory_lock(hashtext('alembic'))")
-UNLOCK = text("SELECT pg_advisory_unlock(hashtext('alembic'))")
-LIMIT_TABLE_LOCKS = text(f"SET lock_timeout = '{TABLE_LOCK_LIMIT}s'")
-<% else %>
-# Names of locks are the server's, so that each database has its own.
-TRY_LOCK = text("SELECT GET_LOCK(CONCAT('alembic ', DATABASE()), 0)")
-UNLOCK = text("SELECT RELEASE_LOCK(CONCAT('alembic ', DATABASE()))")
-LIMIT_TABLE_LOCKS = text(f"SET lock_wait_timeout = {TABLE_LOCK_LIMIT}")
-<% endif %>
+# For one transaction each, so that nothing stays on a connection that a pooler hands on. The role
+# may have a limit on statements, which is meant for requests.
+SET_LIMITS = text(
+    f"SELECT set_config('lock_timeout', '{TABLE_LOCK_LIMIT}s', true),"
+    " set_config('statement_timeout', '0', true),"
+    " set_config('idle_in_transaction_session_timeout', '0', true)"
+)
 
 
-<% if cookiecutter.database == "postgresql" %>
+def begin(connection: Connection) -> None:
+    """Set the limits of a transaction. What runs in an `autocommit_block` has none."""
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        connection.execute(SET_LIMITS)
+
+
 def is_ours(name: str | None, kind: str, _: object) -> bool:
     """Return whether a schema is compared: those that no model names are left alone."""
     return kind != "schema" or name in autogenerate.schemas_of(Base.metadata)
+<% else %>
+SET_LIMITS = text(f"SET lock_wait_timeout = {TABLE_LOCK_LIMIT}")
 
 
+def is_ours(name: str | None, kind: str, _: object) -> bool:
+    """Return whether a table is compared: that of the lock is no model's."""
+    return kind != "table" or name != lock.TABLE
 <% endif %>
+
+
 def configure(**target: object) -> None:
     """Tell Alembic what to compare and where to."""
 <% if cookiecutter.database == "mysql" %>
@@ -63,21 +69,24 @@ def configure(**target: object) -> None:
         process_revision_directives=autogenerate.arrange,
 <% if cookiecutter.database == "postgresql" %>
         include_schemas=True,
-        include_name=is_ours,
 <% endif %>
+        include_name=is_ours,
         **target,  # type: ignore[arg-type]
     )
 
 
 def migrate(connection: Connection) -> None:
     """Run what was asked for on the command line."""
-    connection.execute(LIMIT_TABLE_LOCKS)
-    connection.commit()
-    configure(connection=connection)
 <% if cookiecutter.database == "postgresql" %>
+    event.listen(connection, "begin", begin)
+    configure(connection=connection)
     with context.begin_transaction():
         context.run_migrations()
 <% else %>
+    connection.execute(SET_LIMITS)
+    connection.commit()
+    event.listen(connection, "begin", lock.refuse_if_lost)
+    configure(connection=connection)
     try:
         with context.begin_transaction():
             context.run_migrations()
@@ -94,26 +103,16 @@ def migrate(connection: Connection) -> None:
 
 
 async def migrate_alone() -> None:
-    """Take the lock, migrate, give it back.
-
-    Raises TimeoutError when another process holds the lock for longer than `LOCK_LIMIT`.
-    """
+    """Take the lock, migrate, give it back. Raises TimeoutError when another process keeps it."""
     # Its own engine: the service's limits on statements are too short for a migration.
+<% if cookiecutter.database == "postgresql" %>
+    own_limits = {"server_settings": {"statement_timeout": "0"}}
+    engine = create_async_engine(URL, poolclass=NullPool, connect_args=own_limits)
+<% else %>
     engine = create_async_engine(URL, poolclass=NullPool)
-    # The lock has its own connection: taken on the one that migrates, it would look to Alembic
-    # like a transaction of ours, and nothing would be committed.
-    async with engine.connect() as lock_connection:
-        lock = await lock_connection.execution_options(isolation_level="AUTOCOMMIT")
-        deadline = time.monotonic() + LOCK_LIMIT
-        while not await lock.scalar(TRY_LOCK):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"Another process has been migrating for {LOCK_LIMIT} s")
-            await asyncio.sleep(0.2)
-        try:
-            async with engine.connect() as connection:
-                await connection.run_sync(migrate)
-        finally:
-            await lock.execute(UNLOCK)
+<% endif %>
+    async with lock.held(engine), engine.connect() as connection:
+        await connection.run_sync(migrate)
     await engine.dispose()
 
 
@@ -124,8 +123,8 @@ if context.config.cmd_opts is not None:
 
 if context.is_offline_mode():
     configure(url=URL, literal_binds=True, dialect_opts={"paramstyle": "named"})
-    context.execute(LIMIT_TABLE_LOCKS)
     with context.begin_transaction():
+        context.execute(SET_LIMITS)
         context.run_migrations()
 else:
     asyncio.run(migrate_alone())

@@ -5,9 +5,6 @@ import asyncio
 <% endif %>
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
-<% if cookiecutter.database == "postgresql" %>
-from contextlib import suppress
-<% endif %>
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -21,7 +18,11 @@ from sqlalchemy.pool import PoolProxiedConnection
 
 from .db import Database
 from .plans import Plan, make_plan
+<% if cookiecutter.database == "postgresql" %>
+from .server_errors import READ_ONLY, error_code, is_lost, is_stale
+<% else %>
 from .server_errors import READ_ONLY, error_code, is_lost
+<% endif %>
 from .statements import Statement, Update, refuse_listeners
 
 T = TypeVar("T")
@@ -30,9 +31,10 @@ T = TypeVar("T")
 DRIVER_ERRORS = (PostgresError, InterfaceError)
 
 
-async def fetch(driver: Any, sql: str, arguments: Sequence[Any]) -> Any:
+def fetch(driver: Any, sql: str, arguments: Sequence[Any]) -> Awaitable[Any]:
     """Return all rows of a statement."""
-    return await driver.fetch(sql, *arguments)
+    rows: Awaitable[Any] = driver.fetch(sql, *arguments)
+    return rows
 
 
 async def execute(driver: Any, sql: str, arguments: Sequence[Any] = ()) -> int:
@@ -126,16 +128,17 @@ class Connection:
 
     async def run(self, statement: Statement[Any], values: Mapping[str, Any]) -> Any:
         """Return a statement's rows, or how many it changed. Raises what a session raises."""
+        plans = self._plans.get(statement)
+        if plans is None:
+            plans = self._plans[statement] = {}
 <% if cookiecutter.database == "postgresql" %>
-        try:
-            return await self._run(statement, values)
-        except Exception:
-            await self._end_what_was_prepared()
-            raise
-
-    async def _run(self, statement: Statement[Any], values: Mapping[str, Any]) -> Any:
+        key = self._database, self._database.ending.text, frozenset(values)
+<% else %>
+        key = self._database, frozenset(values)
 <% endif %>
-        plan = await self._plan(statement, values)
+        plan = plans.get(key)
+        if plan is None:
+            plan = plans[key] = await self._make_plan(statement, values)
         values = plan.complete(values)
         if isinstance(statement, Update):
             return await self._send(execute, plan, values)
@@ -166,46 +169,40 @@ class Connection:
         """Give it back to the pool."""
         await self._database.pool.release(self._pooled)
 
-    async def _plan(self, statement: Statement[Any], values: Mapping[str, Any]) -> Plan:
-        plans = self._plans.get(statement)
-        if plans is None:
-            plans = self._plans[statement] = {}
-        key = self._database, frozenset(values)
-        plan = plans.get(key)
-        if plan is None:
-            refuse_listeners(statement, self._database.sessions)
+    async def _make_plan(self, statement: Statement[Any], values: Mapping[str, Any]) -> Plan:
+        refuse_listeners(statement, self._database.sessions)
+        dialect = self._database.engine.dialect
 <% if cookiecutter.database == "postgresql" %>
-            dialect = self._database.engine.dialect
-            plan = plans[key] = await make_plan(statement, values, dialect, self._describe)
-<% else %>
-            plan = plans[key] = make_plan(statement, values, self._database.engine.dialect)
-<% endif %>
-        return plan
-
-<% if cookiecutter.database == "postgresql" %>
-    async def _end_what_was_prepared(self) -> None:
-        """End the transaction, with its locks, that a refused value leaves open on the server.
-
-        The driver ends what it has prepared when it sends the values, and takes it as ended.
-        """
-        driver: Any = self._pooled.driver_connection
-        if self.is_usable and not driver.is_in_transaction():
-            # What fails here has closed the connection.
-            with suppress(Exception):
-                await self._guard("", execute(driver, ""))
+        ending = self._database.ending.text
+        return await make_plan(statement, values, dialect, ending, self._describe)
 
     async def _describe(self, sql: str) -> list[int]:
         driver: Any = self._pooled.driver_connection
         prepared = await self._guard(sql, driver.prepare(sql))
+        await self._end_what_was_prepared(driver)
         return [attribute.type.oid for attribute in prepared.get_attributes()]
 
+    async def _end_what_was_prepared(self, driver: Any) -> None:
+        """End the transaction, with its locks, in which the server is after it prepared something.
+
+        The driver has it ended when it sends the values, which need not come to that.
+        """
+        try:
+            if not driver.is_in_transaction():
+                await driver.execute("SELECT")
+        except Exception:
+            self.invalidate()
+
+<% else %>
+        return make_plan(statement, values, dialect)
+
 <% endif %>
-    async def _send(self, how: Any, plan: Plan, values: Mapping[str, Any]) -> Any:
+    def _send(self, how: Any, plan: Plan, values: Mapping[str, Any]) -> Awaitable[Any]:
         arguments = plan.arguments(values)
         if self._logger.isEnabledFor(logging.INFO):
             hidden = self._database.engine.sync_engine.hide_parameters
             self._logger.info("%s %s", plan.sql, "[values hidden]" if hidden else arguments)
-        return await self._guard(plan.sql, how(self._pooled.driver_connection, plan.sql, arguments))
+        return self._guard(plan.sql, how(self._pooled.driver_connection, plan.sql, arguments))
 
     async def _guard(self, sql: str, answer: Awaitable[T]) -> T:
         """Wait for an answer. After an error, keep the connection only if it is still good."""
@@ -217,6 +214,13 @@ class Connection:
             error = DBAPIError(sql, None, cause, True, connection_invalidated=lost)
             if lost or not known or error_code(error) in READ_ONLY:
                 self.invalidate()
+<% if cookiecutter.database == "postgresql" %>
+            elif is_stale(error):
+                self._database.ending.change(sql)
+            elif getattr(cause, "severity", None) is None:
+                # The driver itself refused a value.
+                await self._end_what_was_prepared(driver)
+<% endif %>
             if isinstance(cause, TimeoutError) or not (lost or known):
                 raise
             raise error from cause
@@ -227,4 +231,8 @@ class Connection:
 
 
 # By the names of the values that are given.
+<% if cookiecutter.database == "postgresql" %>
+Plans = WeakKeyDictionary[Statement[Any], dict[tuple[Database, str, frozenset[str]], Plan]]
+<% else %>
 Plans = WeakKeyDictionary[Statement[Any], dict[tuple[Database, frozenset[str]], Plan]]
+<% endif %>

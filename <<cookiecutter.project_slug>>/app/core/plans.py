@@ -118,13 +118,18 @@ class Plan:
 
 <% if cookiecutter.database == "postgresql" %>
 async def make_plan(
-    statement: Statement[Any], values: Mapping[str, Any], dialect: Dialect, describe: Describe
+    statement: Statement[Any],
+    values: Mapping[str, Any],
+    dialect: Dialect,
+    ending: str,
+    describe: Describe,
 ) -> Plan:
     """Compile a statement for the names of these values. Raises TypeError where it cannot be."""
     sql = statement.statement
     if isinstance(statement, Create):
         sql = sql.returning(*statement.read.selected_columns)
     compiled = compile_once(sql, values, dialect)
+    compiled.string += ending
     columns = getattr(sql, "exported_columns", ())
     # Some conversions depend on what the server calls the type.
     codes = await describe(compiled.string) if columns else ()

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from typing import Any, cast
-
 <% if cookiecutter.database == "postgresql" %>
+from uuid import uuid4
+
 from asyncpg import InternalClientError, InvalidCachedStatementError
 from sqlalchemy import Engine, ExceptionContext, event
 <% else %>
+
 import asyncmy
 from sqlalchemy import Engine, ExceptionContext, event
 <% endif %>
@@ -25,15 +27,16 @@ CONSEQUENCES = {"25P02", "3B001"}
 # The server takes no writes (SQLSTATE): after a fail-over it is a replica now.
 READ_ONLY = {"25006"}
 <% else %>
-# Errors after which the same transaction may well succeed: deadlock, and a wait for a lock that
-# took too long.
-CONFLICTS = {1213, 1205}
+# Errors after which the same transaction may well succeed: deadlock, a wait for a lock that took
+# too long, and a commit that one at another node of the cluster was before.
+CONFLICTS = {1213, 1205, 3101}
 
 # "SAVEPOINT … does not exist" follows from a deadlock, which ends savepoints as well.
 NO_SUCH_NAME = 1305
 
-# The server takes no writes: after a fail-over it is a replica now.
-READ_ONLY = {1290, 1792, 1836}
+# The server takes no writes: after a fail-over it is a replica now, or the node of a cluster has
+# lost the others.
+READ_ONLY = {1047, 1180, 1290, 1792, 1836, 3100}
 <% endif %>
 
 
@@ -122,6 +125,34 @@ def is_conflict(error: BaseException) -> bool:
 def is_stale(error: DBAPIError) -> bool:
     """Return whether another process's change of the schema made a prepared statement stale."""
     return any(isinstance(cause, InvalidCachedStatementError) for cause in causes(error.orig))
+
+
+class Ending:
+    """What all statements of an engine end with: nothing, or a comment that says nothing.
+
+    A pooler such as PgBouncer keeps what it has prepared for all of its clients, by the text. Once
+    stale, it stays so, whoever prepares the same text again: another text is prepared anew.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.text = ""
+        event.listen(engine, "before_cursor_execute", self._append, retval=True)
+        event.listen(engine, "handle_error", self._note)
+
+    def change(self, statement: str) -> None:
+        """Take another one after a stale statement, unless somebody has done so meanwhile."""
+        if statement.endswith(self.text):
+            self.text = f" /* {uuid4().hex[:8]} */"
+
+    def _append(
+        self, _: object, __: object, statement: str, parameters: Any, *___: object
+    ) -> tuple[str, Any]:
+        return statement + self.text, parameters
+
+    def _note(self, context: ExceptionContext) -> None:
+        error = context.sqlalchemy_exception
+        if isinstance(error, DBAPIError) and context.statement and is_stale(error):
+            self.change(context.statement)
 <% else %>
     return isinstance(error, DBAPIError) and error_code(error) in CONFLICTS
 <% endif %>

@@ -18,7 +18,8 @@ from tests.core.tables import Apart, Person
 from tests.process import Process, serve
 
 
-@pytest.fixture(scope="session")
+# For all, since who starts an application of its own rests on its tables as well.
+@pytest.fixture(scope="session", autouse=True)
 async def app() -> AsyncIterator[FastAPI]:
     """Return the application, started, with the routes and tables of these tests."""
     from tests.core.routes import app

@@ -23,9 +23,13 @@ from sqlalchemy import (
     ForeignKey,
     Integer,
     Interval,
+    NullPool,
     String,
     Table,
+<% if cookiecutter.database == "mysql" %>
+    event,
     text,
+<% endif %>
     true,
 )
 <% if cookiecutter.database == "mysql" %>
@@ -35,7 +39,15 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.models.base import Base
 from dev import database as databases
+from migrations import lock
 from tests.conftest import copied_migrations
+
+# What migrations leave when all is undone.
+<% if cookiecutter.database == "postgresql" %>
+KEPT = {"alembic_version"}
+<% else %>
+KEPT = {"alembic_version", lock.TABLE}
+<% endif %>
 
 
 def tables(url: URL) -> set[str]:
@@ -56,13 +68,13 @@ def tables(url: URL) -> set[str]:
 
 def test_up_down_to_nothing_and_up_again(alembic: Config, empty: URL) -> None:
     command.upgrade(alembic, "head")
-    assert tables(empty) == {"alembic_version", *Base.metadata.tables}
+    assert tables(empty) == {*KEPT, *Base.metadata.tables}
 
     command.downgrade(alembic, "base")
-    assert tables(empty) == {"alembic_version"}
+    assert tables(empty) == KEPT
 
     command.upgrade(alembic, "head")
-    assert tables(empty) == {"alembic_version", *Base.metadata.tables}
+    assert tables(empty) == {*KEPT, *Base.metadata.tables}
     # Raises when the schema is not what the models say.
     command.check(alembic)
 
@@ -76,7 +88,7 @@ def test_migrations_may_have_a_url_of_their_own(
 
     command.upgrade(alembic, "head")
 
-    assert tables(empty) == {"alembic_version", *Base.metadata.tables}
+    assert tables(empty) == {*KEPT, *Base.metadata.tables}
 
 
 @pytest.fixture
@@ -164,7 +176,7 @@ def test_offline_sql(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None
 
     sql = capsys.readouterr().out
 <% if cookiecutter.database == "postgresql" %>
-    assert sql.index("SET lock_timeout = '10s'") < sql.index("alembic_version")
+    assert sql.index("set_config('lock_timeout', '10s', true)") < sql.index("alembic_version")
 <% else %>
     assert sql.index("SET lock_wait_timeout = 10") < sql.index("alembic_version")
 <% endif %>
@@ -240,7 +252,7 @@ def test_autogenerate_writes_what_goes_up_and_down(empty: URL, tmp_path: Path) -
                 Base.metadata.remove(table)
 
     command.downgrade(config, "base")
-    assert tables(empty) == {"alembic_version"}
+    assert tables(empty) == KEPT
 <% if cookiecutter.database == "postgresql" %>
     left = (
         "SELECT concat(to_regtype('_test_color'), to_regnamespace('_test_billing')) || count(*)"
@@ -262,20 +274,46 @@ def test_a_schema_is_refused(alembic: Config, empty: URL) -> None:
 
 
 <% endif %>
-async def test_a_replica_waits_within_a_limit(empty: URL, tmp_path: Path) -> None:
-    impatient = copied_migrations(tmp_path)
-    env = tmp_path / "env.py"
-    env.write_text(env.read_text().replace("LOCK_LIMIT = 300\n", "LOCK_LIMIT = 0\n"))
-<% if cookiecutter.database == "postgresql" %>
-    take = text("SELECT pg_try_advisory_lock(hashtext('alembic'))")
-<% else %>
-    take = text("SELECT GET_LOCK(CONCAT('alembic ', DATABASE()), 0)")
-<% endif %>
-    engine = create_async_engine(empty)
-    async with engine.connect() as other:
-        await other.execute(take)
+async def test_a_replica_waits_within_a_limit(
+    alembic: Config, empty: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "LOCK_LIMIT", 0)
+    engine = create_async_engine(empty, poolclass=NullPool)
+    async with lock.held(engine):
         with pytest.raises(TimeoutError, match="Another process has been migrating for 0 s"):
-            await asyncio.to_thread(command.upgrade, impatient, "head")
-    await engine.dispose()
+            await asyncio.to_thread(command.upgrade, alembic, "head")
 
-    await asyncio.to_thread(command.upgrade, impatient, "head")
+    await asyncio.to_thread(command.upgrade, alembic, "head")
+<% if cookiecutter.database == "mysql" %>
+
+
+async def test_a_lock_is_taken_from_the_dead(
+    alembic: Config, empty: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "DEAD_AFTER", 1)
+    monkeypatch.setattr(lock, "BEAT", 0.02)
+    engine = create_async_engine(empty, poolclass=NullPool)
+    async with lock.held(engine):
+        waiting = asyncio.create_task(asyncio.to_thread(command.upgrade, alembic, "head"))
+        # Alive: it is waited for.
+        done, _ = await asyncio.wait([waiting], timeout=2)
+        assert not done
+        assert not lock.lost.is_set()
+        # Dead: a task that never ends, and whose number stands still.
+        monkeypatch.setattr(lock, "RENEW", text(f"UPDATE {lock.TABLE} SET beats = beats"))
+        await waiting
+
+
+async def test_who_has_lost_the_lock_does_not_go_on(
+    alembic: Config, empty: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "BEAT", 0.02)
+    engine = create_async_engine(empty, poolclass=NullPool)
+    async with lock.held(engine), engine.connect() as connection:
+        await databases.execute(empty, f"UPDATE {lock.TABLE} SET owner = 'another'")
+        assert await asyncio.to_thread(lock.lost.wait, 10)
+        await connection.run_sync(lambda sync: event.listen(sync, "begin", lock.refuse_if_lost))
+        with pytest.raises(RuntimeError, match="another one has taken its lock"):
+            await connection.execute(text("SELECT 1"))
+    await databases.execute(empty, lock.RELEASE.text.replace(":owner", "'another'"))
+<% endif %>

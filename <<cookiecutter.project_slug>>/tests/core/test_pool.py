@@ -188,6 +188,23 @@ async def test_who_is_cancelled_at_any_turn_loses_nothing(use: Use, before: str)
             await nobody_has_any(database)
 
 
+@pytest.mark.parametrize("use", USES)
+async def test_who_is_cancelled_while_a_connection_opens_is_cancelled(use: Use) -> None:
+    async def nothing(_: Any) -> None: ...
+
+    async with started(pool_size=1, pool_timeout=30) as (_, database):
+        for turns in range(30):
+            connection = await database.pool.acquire()
+            connection.invalidate()
+            await database.pool.release(connection)
+            task = asyncio.create_task(use(database, nothing))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            was_running = task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled() == was_running, turns
+
+
 # What becomes of some of them, by the limit, whatever the pool and the seed.
 OUTCOMES = {0.02: {"served", "expired"}, 20: {"served", "failed", "refused", "cancelled"}}
 
@@ -224,20 +241,20 @@ async def test_whatever_happens_the_pool_stays_whole(
         be_impatient(database, limit)
         # Most connections are replaced at their second use.
         pool._recycle = 0.01  # type: ignore[assignment]
-        arrivals, line = itertools.count(), pool._acquire_slot
+        arrivals, line = itertools.count(), pool._slots.acquire
 
-        async def wait_in_line() -> None:
+        async def wait_in_line(timeout: float) -> bool:
             number, began = next(arrivals), time.monotonic()
             try:
-                await line()
-                model.served.append(number)
-            except PoolTimeoutError:
+                if await line(timeout):
+                    model.served.append(number)
+                    return True
                 assert time.monotonic() - began >= limit - 0.001, "refused early"
-                raise
+                return False
             finally:
                 assert time.monotonic() - began < limit + 5, "waited too long"
 
-        pool._acquire_slot = wait_in_line  # type: ignore[method-assign]
+        pool._slots.acquire = wait_in_line  # type: ignore[method-assign]
 
         def refuse(*_: object) -> None:
             # A server that is away for some of those who open a connection.

@@ -157,7 +157,7 @@ CHANGE_NOTE = Update(update(Note).where(Note.id == bindparam("note_id")))
 async def queries(database: Database) -> AsyncIterator[Queries]:
     """Make the tables, for one test."""
     async with tables_of(Apart.metadata, database):
-        yield Queries(database, database)
+        yield Queries(database)
 
 
 async def by_session(database: Database, values: dict[str, Any]) -> dict[str, Any]:
@@ -271,6 +271,18 @@ async def test_a_refused_value_leaves_no_lock(queries: Queries, database: Databa
             await other.execute(text("UNLOCK TABLES"))
 <% endif %>
             await other.rollback()
+
+
+async def test_a_refused_value_costs_no_connection(queries: Queries, database: Database) -> None:
+    note = await queries.create(CREATE_NOTE, needed="needed")
+    opened: list[object] = []
+    event.listen(database.engine.sync_engine, "connect", lambda *_: opened.append(_))
+    for number in range(3):
+        with pytest.raises(DBAPIError):
+            await queries.create(CREATE_NOTE, needed=None, length=number)
+        with pytest.raises(DBAPIError):
+            await queries.execute(CHANGE_NOTE, note_id=note.id, changes=2**31)
+    assert opened == []
 
 
 async def test_each_key_is_answered_with_its_own_row(queries: Queries) -> None:
