@@ -204,7 +204,7 @@ def main() -> None:
     try:
         with (
             migrated_database() as url,
-            serve("bench.reference:app", url, 1) as reference,
+            serve("bench.reference:app", url, options.pool_size) as reference,
             serve("app.main:app", url, options.pool_size) as service,
             Client(base_url=service, headers=JSON, limits=CLOSED_AFTER_USE) as client,
         ):
