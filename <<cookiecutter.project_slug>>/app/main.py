@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager, nullcontext
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from sqlalchemy import URL
 
 from app.api import <% if cookiecutter.vector_search == "yes" %>documents, <% endif %>errors, health, <% if cookiecutter.sync_bridge == "yes" %>reports, <% endif %>users
 from app.core.config import Settings, load_settings
@@ -24,24 +23,26 @@ from app.core.sync import SyncDatabase
 def create_app(settings: Settings) -> FastAPI:
     """Build the application. Connections are opened in its lifespan, not here."""
 
-    def connect_to(url: URL<% if cookiecutter.sync_bridge == "yes" %>, pool_size: int<% endif %>) -> Database:
+    def connect_to(name: str<% if cookiecutter.sync_bridge == "yes" %>, pool_size: int<% endif %>) -> Database:
         return Database(
-            url,
+            getattr(settings, name),
             pool_size=<% if cookiecutter.sync_bridge == "no" %>settings.<% endif %>pool_size,
             max_overflow=settings.max_overflow,
             pool_timeout=settings.pool_timeout,
             pool_recycle=settings.pool_recycle,
             statement_timeout=settings.statement_timeout,
             echo=settings.echo_sql,
+            login=settings.login(name),
         )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 <% if cookiecutter.sync_bridge == "yes" %>
         # Synchronous code has its connections out of the same number.
-        database = connect_to(settings.database_url, settings.pool_size - settings.sync_pool_size)
-        read_url = settings.database_read_url
-        replica = Replica(database, connect_to(read_url, settings.pool_size)) if read_url else None
+        database = connect_to("database_url", settings.pool_size - settings.sync_pool_size)
+        replica = None
+        if settings.database_read_url is not None:
+            replica = Replica(database, connect_to("database_read_url", settings.pool_size))
         sync_database = SyncDatabase(
             settings.database_url,
             pool_size=settings.sync_pool_size,
@@ -49,14 +50,16 @@ def create_app(settings: Settings) -> FastAPI:
             pool_recycle=settings.pool_recycle,
             statement_timeout=settings.statement_timeout,
             echo=settings.echo_sql,
+            login=settings.login("database_url"),
         )
         async with database, replica or nullcontext(), sync_database:
             app.state.sync_database = sync_database
             sync_database.after_commit = database.after_commit
 <% else %>
-        database = connect_to(settings.database_url)
-        read_url = settings.database_read_url
-        replica = Replica(database, connect_to(read_url)) if read_url else None
+        database = connect_to("database_url")
+        replica = None
+        if settings.database_read_url is not None:
+            replica = Replica(database, connect_to("database_read_url"))
         async with database, replica or nullcontext():
 <% endif %>
             app.state.database = database

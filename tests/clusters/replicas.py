@@ -1,7 +1,6 @@
 """A primary and its replica, on the loopback: streaming replication, or that of MariaDB by GTID."""
 
 import asyncio
-import shutil
 import signal
 import subprocess
 from collections.abc import AsyncIterator
@@ -22,14 +21,16 @@ from programs import (
     url_of,
 )
 
-FIRST = """
-CREATE DATABASE app;
-CREATE USER app@'%', app@localhost, replica@'%', replica@localhost;
-GRANT ALL ON app.* TO app@'%';
-GRANT ALL ON app.* TO app@localhost;
-GRANT REPLICATION SLAVE ON *.* TO replica@'%';
-GRANT REPLICATION SLAVE ON *.* TO replica@localhost;
-"""
+FIRST = [
+    "CREATE DATABASE app",
+    "CREATE USER app@localhost",
+    "GRANT ALL ON app.* TO app@localhost",
+    "CREATE USER replica@localhost",
+    "GRANT REPLICATION SLAVE ON *.* TO replica@localhost",
+]
+
+# MariaDB's word, and MySQL's.
+REPLICA = "SLAVE" if IS_POSTGRESQL or server.is_mariadb(server.find()) else "REPLICA"
 
 
 @dataclass
@@ -50,13 +51,13 @@ class Pair:
     async def pause(self) -> None:
         """Let the replica fall behind."""
         await self.replica.execute(
-            "SELECT pg_wal_replay_pause()" if IS_POSTGRESQL else "STOP SLAVE SQL_THREAD"
+            "SELECT pg_wal_replay_pause()" if IS_POSTGRESQL else f"STOP {REPLICA} SQL_THREAD"
         )
 
     async def resume(self) -> None:
         """Let it catch up."""
         await self.replica.execute(
-            "SELECT pg_wal_replay_resume()" if IS_POSTGRESQL else "START SLAVE SQL_THREAD"
+            "SELECT pg_wal_replay_resume()" if IS_POSTGRESQL else f"START {REPLICA} SQL_THREAD"
         )
 
     async def promote(self) -> None:
@@ -67,7 +68,7 @@ class Pair:
 @asynccontextmanager
 async def replicated(*options: str) -> AsyncIterator[Pair]:
     """Run a primary and a replica, migrated; options as the server takes them, for both."""
-    start = postgresql_pair if IS_POSTGRESQL else mariadb_pair
+    start = postgresql_pair if IS_POSTGRESQL else mysql_pair
     async with AsyncExitStack() as stack:
         pair = await start(stack, *options)
         assert (await migrate(pair.primary.url))[0] == 0
@@ -94,7 +95,7 @@ async def postgresql_pair(stack: AsyncExitStack, *options: str) -> Pair:
     words = ["--host=127.0.0.1", f"--port={primary.port}", "--username=postgres"]
     copy = [binaries / "pg_basebackup", *words, "--write-recovery-conf", "--checkpoint=fast"]
     copy += ["--wal-method=stream", "--no-sync", f"--pgdata={folders[1] / 'data'}"]
-    await asyncio.to_thread(subprocess.run, copy, check=True, cwd="/", **server.identity())
+    await asyncio.to_thread(lambda: subprocess.run(copy, check=True, cwd="/", **server.identity()))
     replica = postgresql_at(folders[1], *options)
     stack.push_async_callback(replica.program.end)
     await replica.program.start()
@@ -104,33 +105,41 @@ async def postgresql_pair(stack: AsyncExitStack, *options: str) -> Pair:
     return Pair(primary, replica)
 
 
-async def mariadb_pair(stack: AsyncExitStack, *options: str) -> Pair:
-    """Run MariaDB with a replica, by GTID, from copies of the same data."""
-    folders = [stack.enter_context(short_folder()) for _ in range(2)]
-    data = initialized(folders[0])
-    words = ["--no-defaults", "--bootstrap", f"--datadir={data}", *server.as_root()]
-    first = "FLUSH PRIVILEGES;" + FIRST
-    subprocess.run([server.find(), *words], input=first, check=True, capture_output=True, text=True)
-    shutil.copytree(data, folders[1] / "data")
+async def mysql_pair(stack: AsyncExitStack, *options: str) -> Pair:
+    """Run MariaDB or MySQL with a replica, by GTID."""
     nodes = []
-    for number, folder in enumerate(folders, 1):
-        command = server.command(server.find(), folder / "data", folder, True)
+    for number in (1, 2):
+        folder = stack.enter_context(short_folder())
+        initialized(folder)
+        # Not as a throwaway: killed, it must come back with what it had.
+        command = server.command(server.find(), folder / "data", folder, False)
         left_out = ("--skip-net", "--skip-log-bin", "--init-file")
         command = [word for word in command if not word.startswith(left_out)]
         port = free_port()
         command += [f"--port={port}", "--bind-address=127.0.0.1", "--log-bin=log"]
-        command += [f"--server-id={number}", "--log-slave-updates", "--binlog-format=ROW", *options]
+        command += [f"--server-id={number}", "--binlog-format=ROW", *options]
+        if REPLICA == "REPLICA":
+            command += ["--gtid-mode=ON", "--enforce-gtid-consistency=ON"]
         program = Program(command, folder / "log", signal.SIGTERM)
-        node = Node(program, folder, port, url_of(port, "root", "app"))
+        node = Node(program, folder, port, url_of(port, "root", "mysql"))
         stack.push_async_callback(program.end)
         await program.start()
         nodes.append(node)
     for node in nodes:
         await until(node.answers)
     primary, replica = nodes
-    await replica.execute(
-        f"CHANGE MASTER TO master_host = '127.0.0.1', master_port = {primary.port},"
-        " master_user = 'replica', master_use_gtid = slave_pos, master_connect_retry = 1"
-    )
-    await replica.execute("START SLAVE")
+    for statement in FIRST:
+        await primary.execute(statement)
+    where = f"host = '127.0.0.1', {{0}}_port = {primary.port}, {{0}}_user = 'replica'"
+    if REPLICA == "SLAVE":
+        how = "CHANGE MASTER TO master_use_gtid = slave_pos, master_connect_retry = 1, master_"
+        await replica.execute(how + where.format("master"))
+        await replica.execute("START SLAVE")
+    else:
+        how = "CHANGE REPLICATION SOURCE TO source_auto_position = 1, source_connect_retry = 1"
+        how += ", get_source_public_key = 1, source_"
+        await replica.execute(how + where.format("source"))
+        await replica.execute("START REPLICA")
+    for node in nodes:
+        node.admin = node.admin.set(database="app")
     return Pair(primary, replica)

@@ -7,6 +7,7 @@ from collections import Counter
 from itertools import count
 from pathlib import Path
 
+from httpx2 import AsyncClient
 from programs import (
     Node,
     copy_project,
@@ -147,3 +148,36 @@ async def test_a_node_that_has_lost_its_cluster_is_answered_503() -> None:
         assert statuses[201] > 20
         assert not lost
         assert "Traceback" not in said
+
+
+async def test_two_nodes_that_change_one_row_both_succeed() -> None:
+    async with galera(2) as nodes:
+        assert (await migrate(nodes[0].url))[0] == 0
+        async with served(nodes[0].url) as (_, here), served(nodes[1].url) as (_, there):
+            created = await here.post("/users", json={"email": "a@example.com"})
+            path = created.headers["location"]
+
+            async def is_there() -> bool:
+                return (await there.get(path)).status_code == 200
+
+            await until(is_there)
+            statuses: Counter[int] = Counter()
+
+            async def change(client: AsyncClient, name: str) -> None:
+                for number in range(30):
+                    answer = await client.patch(path, json={"full_name": f"{name} {number}"})
+                    statuses[answer.status_code] += 1
+                    answer = await client.post(f"/again{path}", params={"full_name": name})
+                    statuses[answer.status_code] += 1
+
+            changes = [change(client, name) for name in "abc" for client in (here, there)]
+            await asyncio.gather(*changes)
+            conflicts = "SELECT sum(variable_value) FROM information_schema.global_status"
+            conflicts += (
+                " WHERE variable_name IN ('wsrep_local_bf_aborts', 'wsrep_local_cert_failures')"
+            )
+            lost = [int(float(await node.execute(conflicts))) for node in nodes]
+            report(statuses=statuses, lost_to_another_node=lost)
+            assert set(statuses) <= {200, 503}
+            assert statuses[200] > 10 * statuses[503]
+            assert sum(lost) > 0

@@ -72,7 +72,8 @@ async def test_whoever_reads_finds_what_was_written() -> None:
     # MariaDB's replicas are late by themselves.
     late = ["recovery_min_apply_delay=20ms"] if IS_POSTGRESQL else []
     async with replicated(*late) as pair, served(**pair.urls) as (one, other):
-        assert await is_ok(one) and await is_ok(other)
+        assert await is_ok(one)
+        assert await is_ok(other)
         wrong = []
         for number in range(COUNT):
             wrong += await write_and_read(one, other, number)
@@ -81,7 +82,8 @@ async def test_whoever_reads_finds_what_was_written() -> None:
 
 async def test_a_replica_that_falls_behind_is_not_read_until_it_has_caught_up() -> None:
     async with replicated() as pair, served(**pair.urls) as (one, other):
-        assert await is_ok(one) and await is_ok(other)
+        assert await is_ok(one)
+        assert await is_ok(other)
         await pair.pause()
         began = asyncio.get_running_loop().time()
         # By the very first as by the last: a write waits until nobody reads from the replica.

@@ -1,22 +1,26 @@
 """How a connection is opened, and what holds on it for as long as it is open."""
 
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
+from typing import Any
+
 <% if cookiecutter.database == "postgresql" %>
-import asyncio
-import socket
-from typing import Any
-
 import asyncpg
+from sqlalchemy import URL
+from sqlalchemy.util.concurrency import await_
 <% else %>
-import asyncio
-import socket
-from typing import Any
-
 import asyncmy
-from sqlalchemy import Connection
+from sqlalchemy import URL, Connection
 from sqlalchemy.pool import PoolResetState
+from sqlalchemy.util.concurrency import await_
 
 from .retries import ATTEMPTS
 <% endif %>
+
+# Returns a URL whose user and password are good now: of a file that changes, or with a token.
+Login = Callable[[], URL | Awaitable[URL]]
 
 # Seconds without a sign of the other machine, after which the system ends a connection. On Linux
 # also what was sent must have arrived within them.
@@ -133,8 +137,16 @@ async def open_within(limit: float, **options: Any) -> Any:
 
     Raises TimeoutError.
     """
+    task = asyncio.current_task()
+    assert task is not None
+    cancelled = task.cancelling()
     async with asyncio.timeout(limit):
         connection: Any = await asyncmy.connect(**options)
+    if task.cancelling() > cancelled:
+        # `wait_for`, by which the driver reads, loses a cancellation that comes with an answer in
+        # Python 3.11.
+        connection.close()
+        raise asyncio.CancelledError
     if options.get("ssl"):
         # Over TLS the driver does not tell MariaDB that it has a command for many rows, but sends
         # it: error 1295.
@@ -164,3 +176,13 @@ def keep_alive(transport: asyncio.Transport) -> None:
     for name, value in KEEP_ALIVE.items():
         if hasattr(socket, name):
             connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def log_in(login: Login, _: object, __: object, ___: object, options: dict[str, Any]) -> None:
+    """Give a new connection the user and password of now."""
+    url = login()
+    if isawaitable(url):
+        url = await_(url)
+    options["user"] = url.username
+    if url.password is not None:
+        options["password"] = url.password

@@ -35,11 +35,11 @@ from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 <% if cookiecutter.vector_search == "yes" %>
-from .connect import VECTOR_SEARCH, open_within, server_limits
+from .connect import VECTOR_SEARCH, Login, log_in, open_within, server_limits
 <% elif cookiecutter.database == "postgresql" %>
-from .connect import open_within, server_limits
+from .connect import Login, log_in, open_within, server_limits
 <% else %>
-from .connect import begin, open_within, reset, server_limits
+from .connect import Login, begin, log_in, open_within, reset, server_limits
 <% endif %>
 from .pool import FairPool, open_in_greenlet
 from .retries import Opened, retry_conflicts
@@ -161,8 +161,12 @@ class Database:
         pool_recycle: int,
         statement_timeout: float,
         echo: bool = False,
+        login: Login | None = None,
     ) -> None:
-        """Set up the engine; nothing is opened until the first use. Times are in seconds."""
+        """Set up the engine; nothing is opened until the first use. Times are in seconds.
+
+        `login` is asked at each new connection for a URL with the user and password of now.
+        """
 <% if cookiecutter.database == "postgresql" %>
         self.engine = create_async_engine(
             url,
@@ -213,6 +217,8 @@ class Database:
         event.listen(self.engine.sync_engine, "reset", reset)
 <% endif %>
         event.listen(self.engine.sync_engine, "do_connect", open_in_greenlet)
+        if login is not None:
+            event.listen(self.engine.sync_engine, "do_connect", partial(log_in, login))
         listen_to_errors(self.engine.sync_engine)
 <% if cookiecutter.database == "postgresql" %>
         self.ending = Ending(self.engine.sync_engine)

@@ -71,7 +71,7 @@ POSITION = Read(
 HAS_REACHED = Read(
     bool,
     text(
-        "SELECT 0 = /*M! MASTER_GTID_WAIT( */ /*!80000 NOT GTID_SUBSET( */ :position,"
+        "SELECT 0 = /*M! MASTER_GTID_WAIT( */ /*!80000 1 - GTID_SUBSET( */ :position,"
         " /*M! 0.02 */ /*!80000 @@GLOBAL.gtid_executed */ ) AS reached FROM DUAL"
         " WHERE /*M! @@gtid_slave_pos <> '' */ /*!80000 @@GLOBAL.gtid_mode = 'ON' */"
     ).columns(reached=Boolean),
