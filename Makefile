@@ -25,6 +25,7 @@ lint: .venv/dev.stamp ## Check style, format and types of hooks, tests and bench
 	.venv/bin/ruff check hooks tests benchmarks
 	.venv/bin/ruff format --check hooks tests benchmarks
 	.venv/bin/mypy
+	.venv/bin/zizmor --quiet --offline .github
 
 benchmark: .venv/service.stamp programs ## Measure services, and write the README's tables: [ARGS=--help]
 	@.venv/bin/python benchmarks/run.py $(ARGS)

@@ -16,8 +16,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import uvloop
-from bench.load import USERS, WARM_UP, measure
-from bench.servers import filled_database, serve
+from bench.servers import serve
+from compare import USERS, WARM_UP, filled_database, measure
 
 CLIENTS = 1000
 CONNECTIONS = 20

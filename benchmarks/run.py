@@ -1,6 +1,6 @@
 """`make benchmark`: hold generated services against the bare driver; write the README's tables.
 
-For each database a service is rendered, and its own `make bench` measures it.
+For each database a service is rendered, and `measure.py` holds it against other ways to write it.
 """
 
 import argparse
@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-TEMPLATE = Path(__file__).parent.parent
+HERE = Path(__file__).parent
+TEMPLATE = HERE.parent
 DATABASES = ("postgresql", "mysql")
 BEGIN, END = "<!-- make benchmark -->\n", "<!-- end -->\n"
 
-# Ways to read a user, as `bench/compare.py` of a service calls them.
+# Ways to read a user, as `compare.py` calls them.
 READS = {
     "service": "`GET /users/{id}`",
     "orm": "`GET /users/{id}`, async ORM session as articles have it",
@@ -28,11 +29,12 @@ READS = {
 }
 OTHERS = {"GET /users?limit=50": "`GET /users?limit=50`", "POST /users": "`POST /users`"}
 DRIVERS = {"postgresql": "asyncpg", "mysql": "asyncmy"}
+SYNC_DRIVERS = {"postgresql": "psycopg[binary]>=3.3", "mysql": "pymysql>=1.1"}
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a service's own bench wrote, and the fairness of its pool."""
+    """What `measure.py` wrote, and the fairness of the pool."""
 
     database: str
     bench: Mapping[str, Any]
@@ -61,15 +63,17 @@ def measure(database: str, options: argparse.Namespace) -> Measured:
         run([*cookiecutter, "--default-config", "--output-dir", folder, *answers], Path(folder))
         project = Path(folder, "my-service")
         run(["uv", "sync", "--quiet", "--group", "bench"], project)
+        run(["uv", "pip", "install", "--quiet", SYNC_DRIVERS[database]], project)
         python = str(project / ".venv" / "bin" / "python")
+        env = os.environ | {"PYTHONPATH": os.pathsep.join([str(project), str(HERE)])}
         words = [f"--rounds={options.rounds}", f"--seconds={options.seconds}"]
         words += ["--pool-sizes", *map(str, options.pool_sizes)]
-        run([python, "-m", "bench", *words, "--results", folder], project)
+        run([python, str(HERE / "measure.py"), *words, "--results", folder], project, env)
         print(f"Fairness, {options.fairness_seconds:g} s …", flush=True)
         said = subprocess.run(
-            [python, TEMPLATE / "benchmarks" / "fairness.py", str(options.fairness_seconds)],
+            [python, HERE / "fairness.py", str(options.fairness_seconds)],
             cwd=project,
-            env=os.environ | {"PYTHONPATH": str(project)},
+            env=env,
             stdout=subprocess.PIPE,
             text=True,
             check=True,
@@ -85,9 +89,9 @@ def measure(database: str, options: argparse.Namespace) -> Measured:
     return measured
 
 
-def run(command: Sequence[str], folder: Path) -> None:
+def run(command: Sequence[str], folder: Path, env: Mapping[str, str] | None = None) -> None:
     """Run a command, which says what it does. Raises CalledProcessError."""
-    subprocess.run(command, cwd=folder, check=True)
+    subprocess.run(command, cwd=folder, env=env, check=True)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

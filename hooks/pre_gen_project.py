@@ -29,7 +29,7 @@ INSTALLED = frozenset(
     pydantic-settings pygments pymysql pyparsing pytest pytest-asyncio pytest-timeout pytest-xdist
     python-dateutil python-dotenv python-json-logger python-multipart pyyaml ruff sqlalchemy
     starlette truststore typing-extensions typing-inspection tzdata uvicorn uvloop watchfiles
-    websockets
+    websockets zizmor
     """.split()
 )
 # Names that Windows keeps to itself; a project may be checked out there.

@@ -6,56 +6,195 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
-from conftest import Service, environment, python, run
+from conftest import Service, copy_service, environment, python, run
 
-READ, LIST = "GET /users/{id}", "GET /users?limit=50"
-CREATE, CHANGE = "POST /users", "PATCH /users/{id}"
-COMPARED = [
-    *(("threads", READ), ("blocking", READ), ("orm", READ)),
-    *(("service", READ), ("service", LIST), ("service", CREATE), ("service", CHANGE)),
-    *(("driver", READ), ("driver", LIST), ("driver", CREATE), ("driver", CHANGE)),
-]
+READ, LIST = "GET /users/{user_id}", "GET /users"
+CREATE, CHANGE = "POST /users", "PATCH /users/{user_id}"
+QUICK = ("--seconds=0.2", "--rounds=1")
+
+# A service without the example, whose routes need each other's rows, a token, and a text that no
+# schema tells.
+SHOP = """
+import uuid
+from typing import Annotated, Literal
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Response
+from pydantic import BaseModel, Field
+
+def allow(token: Annotated[str, Header()] = "") -> None:
+    if token != "secret":
+        raise HTTPException(401)
+
+router = APIRouter(dependencies=[Depends(allow)])
+shelves: dict[uuid.UUID, dict[int, str]] = {}
+
+class Shelf(BaseModel):
+    kind: Literal["wood", "steel"]
+    height: Annotated[int, Field(ge=5, le=9)]
+    colour: str | None = None
+
+class Book(BaseModel):
+    isbn: Annotated[str, Field(pattern="^[0-9]{3}-[0-9]+$")]
+
+class Loan(BaseModel):
+    shelf_id: uuid.UUID
+    days: list[int]
+
+@router.post("/shelves", status_code=201)
+async def create_shelf(data: Shelf) -> dict[str, str]:
+    shelves[key := uuid.uuid4()] = {}
+    return {"id": str(key)}
+
+@router.post("/shelves/{shelf_id}/books", status_code=201)
+async def create_book(shelf_id: uuid.UUID, data: Book) -> dict[str, int]:
+    books = shelves[shelf_id]
+    if data.isbn in books.values():
+        raise HTTPException(409)
+    books[number := len(books)] = data.isbn
+    return {"id": number}
+
+@router.get("/shelves/{shelf_id}/books/{number}")
+async def read_book(shelf_id: uuid.UUID, number: int) -> str:
+    return shelves[shelf_id][number]
+
+@router.post("/loans")
+async def lend(data: Loan) -> None:
+    shelves[data.shelf_id]
+
+@router.get("/rooms")
+async def list_rooms() -> dict[str, list[dict[str, str]]]:
+    return {"items": [{"id": "hall"}]}
+
+@router.get("/rooms/{room}")
+async def read_room(room: Literal["hall"], floor: int) -> str:
+    return room
+
+@router.delete("/rooms/{room}")
+async def delete_room(room: str) -> None: ...
+
+@router.get("/broken")
+async def broken() -> None:
+    raise HTTPException(418, "a teapot")
+
+app = FastAPI()
+app.include_router(router)
+"""
+HEADERS = "    return {}"
 
 
 def test_bench(service: Service, tmp_path: Path) -> None:
-    quick = f"--seconds 1 --rounds 1 --pool-sizes 1 5 --results {tmp_path}"
-    said = run("make", "bench", f"ARGS={quick}", cwd=service.project).stdout
+    words = f"{' '.join(QUICK)} --pool-sizes 2 5 --results {tmp_path}"
+    said = run("make", "bench", f"ARGS={words}", cwd=service.project).stdout
     outcome = json.loads((tmp_path / "bench.json").read_text())
 
-    rows = {(row["variant"], row["request"]): row for row in outcome["comparison"]}
-    assert sorted(rows) == sorted(COMPARED)
-    for (_, request), row in rows.items():
-        ceiling = rows["driver", request]
+    assert set(outcome["routes"]) == {LIST, CREATE, READ, CHANGE}
+    for name, row in outcome["routes"].items():
         assert row["rate"] > 0
         assert 0 < row["p50"] <= row["p99"]
         assert row["errors"] == 0
-        assert row["ratio"] == row["rate"] / ceiling["rate"]
-        assert row["p99_ratio"] == row["p99"] / ceiling["p99"]
-        assert re.search(rf"  {re.escape(row['label'])} +{row['rate']:,.0f} ", said)
-    assert [size["pool_size"] for size in outcome["pool_sizes"]] == [1, 5]
-    assert outcome["enough"] in (1, 5)
+        assert row["share"] > 0
+        assert re.search(rf"  {re.escape(name)} +{row['rate']:,.0f} ", said)
+    assert f"Left out: DELETE {READ.partition(' ')[2]}: a row can be deleted only once" in said
+    assert list(outcome["pool_sizes"]) == ["2", "5"]
+    assert all(row["errors"] == 0 for row in outcome["pool_sizes"].values())
+    assert outcome["enough"] in (2, 5)
     assert outcome["pool_size_by_workers"]["1"] == outcome["enough"]
     for workers, size in outcome["pool_size_by_workers"].items():
         assert 1 <= int(workers) * size <= outcome["max_connections"]
 
-    shown = texts(tmp_path / "bench.svg")
-    server = outcome["versions"]["server"].partition(" (")[0]
-    assert f"GET /users/{{id}} on {server}: one worker, 64 clients, POOL_SIZE=20" in shown
-    for (_, request), row in rows.items():
-        if request == READ:
-            assert row["label"] in shown
-            assert f"{row['rate']:,.0f}  ({row['ratio']:.2f})" in shown
-            assert f"{row['p99']:,.0f}" in shown
-    for axis in "requests a second", "milliseconds, log scale", "POOL_SIZE: connections":
-        assert axis in shown
-    for legend in "p50", "p99", f"enough: {outcome['enough']}":
-        assert legend in shown
-
-
-def texts(chart: Path) -> str:
-    """Return what is written in a chart: its letters are drawn, and said in comments."""
+    chart = tmp_path / "bench.svg"
     assert ElementTree.parse(chart).getroot().tag == "{http://www.w3.org/2000/svg}svg"
-    return "\n".join(re.findall("<!-- (.*) -->", chart.read_text()))
+    # Its letters are drawn, and said in comments.
+    shown = "\n".join(re.findall("<!-- (.*) -->", chart.read_text()))
+    for text in (*outcome["routes"], outcome["server"], f"enough: {outcome['enough']}"):
+        assert text in shown
+
+
+def test_a_sleep_in_a_route_is_caught_by_name(service: Service, tmp_path: Path) -> None:
+    project = copy_service(service, tmp_path / "my-service")
+    bench = ("-m", "bench", "--seconds=0.2", "--rounds=4")
+    assert "--save" in python(project, *bench, "--check", code=1)
+    python(project, *bench, "--save")
+    baseline = json.loads((project / "bench" / "baseline.json").read_text())
+    assert set(baseline) == {LIST, CREATE, READ, CHANGE}
+    assert "No route is slower than its baseline." in python(project, *bench, "--check")
+
+    users = project / "app" / "api" / "users.py"
+    read = "    user = await queries.first(USER_BY_ID"
+    text = users.read_text()
+    assert read in text
+    users.write_text(
+        f"import asyncio\n{text}".replace(read, f"    await asyncio.sleep(0.02)\n{read}")
+    )
+    said = python(project, *bench, "--check", code=1).partition("Slower than before:")[2]
+    assert re.fullmatch(rf"\s+{re.escape(READ)}: \d+% of its baseline\s+", said)
+
+    users.write_text(text.replace('@router.patch("/{user_id}"', '@router.patch("/{user_id}/all"'))
+    said = python(project, *bench, "--check", code=1).partition("Slower than before:")[2]
+    assert re.fullmatch(rf"\s+{re.escape(CHANGE)}: not measured\s+", said)
+
+
+def test_bench_of_other_routes(service: Service, tmp_path: Path) -> None:
+    project = copy_service(service, tmp_path / "my-service")
+    (project / "app" / "main.py").write_text(SHOP)
+    bench = ("-m", "bench", *QUICK, "--save")
+    scenario = project / "bench" / "scenario.py"
+    text = scenario.read_text()
+    assert HEADERS in text
+    said = python(project, *bench, code=1)
+    assert "Left out: POST /shelves: answered 401" in said
+    assert "There is no route to measure: see bench/scenario.py" in said
+
+    text = text.replace(HEADERS, '    return {"token": "secret"}')
+    scenario.write_text(text)
+    said = python(project, *bench)
+    left = dict(re.findall("^Left out: (.+?): (.+)$", said, re.MULTILINE))
+    books = "/shelves/{shelf_id}/books"
+    assert left.keys() == {
+        *(f"POST {books}", f"GET {books}/{{number}}"),
+        *("DELETE /rooms/{room}", "GET /broken"),
+    }
+    assert "no text found for isbn, which is to match ^[0-9]{3}-[0-9]+$" in left[f"POST {books}"]
+    assert 'answered 418: {"detail":"a teapot"}' in left["GET /broken"]
+    assert measured(project, said) == {
+        "POST /shelves",
+        *("POST /loans", "GET /rooms", "GET /rooms/{room}"),
+    }
+
+    text = text.replace(
+        "BODIES: dict[str, Callable[[int], Any]] = {}",
+        (
+            "BODIES: dict[str, Callable[[int], Any]] = "
+            f'{{"POST {books}": lambda n: {{"isbn": f"123-{{n}}"}}}}'
+        ),
+    ).replace("WEIGHTS: dict[str, int] = {}", 'WEIGHTS: dict[str, int] = {"GET /rooms": 0}')
+    scenario.write_text(text)
+    assert measured(project, python(project, *bench)) == {
+        *("POST /shelves", "POST /loans", "GET /rooms/{room}"),
+        *(f"POST {books}", f"GET {books}/{{number}}"),
+    }
+
+    scenario.write_text(text.replace("GET /rooms", "GET /room"))
+    assert "the service has no GET /room\n" in python(project, *bench, code=1)
+
+
+def test_bench_without_any_route_measures_the_probes(service: Service, tmp_path: Path) -> None:
+    project = copy_service(service, tmp_path / "my-service")
+    main = project / "app" / "main.py"
+    main.write_text(main.read_text().replace("    app.include_router(users.router)\n", ""))
+    said = python(project, "-m", "bench", *QUICK, "--save")
+    assert measured(project, said) == {"GET /health/live", "GET /health/ready"}
+
+
+def measured(project: Path, said: str) -> set[str]:
+    """Return the routes of the baseline, which were all answered without an error."""
+    rows = re.findall(
+        r"^  ([A-Z]+ \S+) +[\d,]+ +[\d.]+ +[\d.]+ +(\d+) +[\d.]+$", said, re.MULTILINE
+    )
+    assert {errors for _, errors in rows} == {"0"}
+    assert {name for name, _ in rows} == set(
+        json.loads((project / "bench" / "baseline.json").read_text())
+    )
+    return {name for name, _ in rows}
 
 
 def test_bench_without_wrk_says_how_to_get_it(service: Service, tmp_path: Path) -> None:
@@ -65,34 +204,3 @@ def test_bench_without_wrk_says_how_to_get_it(service: Service, tmp_path: Path) 
     env = environment(PATH=os.pathsep.join([str(tools), *kept]))
     said = python(service.project, "-m", "bench", env=env, code=1)
     assert "apt-get install wrk" in said
-
-
-LOCUST = """
-import asyncio, os, subprocess, sys
-from dev import database
-from tests.process import serve
-
-async def main() -> int:
-    async with serve("app.main:app") as process:
-        locust = [*sys.argv[1:], "-f", "bench/locustfile.py", "--host", process.url]
-        locust += "--headless --users 8 --spawn-rate 8 --run-time 4s --processes 2".split()
-        child = await asyncio.create_subprocess_exec(*locust)
-        return await child.wait()
-
-with database.running() as server:
-    url = database.create_database(server, "locust")
-    os.environ["DATABASE_URL"] = url.render_as_string(hide_password=False)
-    subprocess.run([sys.executable, "-m", "alembic", "upgrade", "head"], check=True)
-    code = asyncio.run(main())
-sys.exit(code)
-"""
-
-
-def test_locust_with_two_workers(service: Service) -> None:
-    locust = "uv run --isolated --no-project --with locust locust".split()
-    said = python(service.project, "-c", LOCUST, *locust)
-    totals = [line.split() for line in said.splitlines() if "Aggregated" in line]
-    assert totals
-    requests, failures = totals[-2][1:3] if len(totals) > 1 else totals[-1][1:3]
-    assert int(requests) > 100, said
-    assert failures == "0(0.00%)", said

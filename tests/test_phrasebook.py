@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import Service, copy_service, python
+from conftest import DATABASES, Service, copy_service, generate, python, run
 
 # What is put in place of what, and the test that notices.
 LIES = [
@@ -45,10 +45,19 @@ def spoil(page: Path, *lies: tuple[str, str]) -> None:
     page.write_text(text)
 
 
+@pytest.fixture(scope="module", params=DATABASES)
+def moved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Service:
+    """A service for who moves from synchronous code."""
+    output = tmp_path_factory.mktemp("moved")
+    said = generate(output, f"database={request.param}", "sync_bridge=yes", "run_tests=no")
+    run("uv", "sync", "--quiet", cwd=output / "my-service")
+    return Service(output / "my-service", said)
+
+
 @pytest.fixture
-def copy(service: Service, tmp_path: Path) -> Path:
-    """Return a copy of a service, to be spoilt."""
-    return copy_service(service, tmp_path / "copy")
+def copy(moved: Service, tmp_path: Path) -> Path:
+    """Return a copy of it, to be spoilt."""
+    return copy_service(moved, tmp_path / "copy")
 
 
 def test_lies_are_noticed(copy: Path) -> None:

@@ -156,3 +156,16 @@ def test_link_for_cruft() -> None:
     link = TEMPLATE / "{{cookiecutter.project_slug}}"
     assert link.is_symlink()
     assert str(link.readlink()) == "<<cookiecutter.project_slug>>"
+
+
+@pytest.mark.parametrize("database", DATABASES)
+def test_compose_sets_what_the_service_reads(database: str, render: Render) -> None:
+    project = render(database=database)
+    services = yaml.safe_load((project / "compose.yaml").read_text())["services"]
+    assert services["migrate"]["environment"] == services["service"]["environment"]
+    settings = files(project)["app/core/config.py"]
+    for name in services["service"]["environment"]:
+        assert f"\n    {name.lower()}: " in settings
+    example = (project / ".env.example").read_text()
+    [url] = re.findall("^DATABASE_URL=(.+)://", example, re.MULTILINE)
+    assert services["service"]["environment"]["DATABASE_URL"].startswith(f"{url}://app:")

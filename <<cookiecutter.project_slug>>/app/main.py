@@ -3,17 +3,17 @@
 import gc
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from sqlalchemy import URL
 
 from app.api import <% if cookiecutter.vector_search == "yes" %>documents, <% endif %>errors, health, <% if cookiecutter.sync_bridge == "yes" %>reports, <% endif %>users
 from app.core.config import Settings, load_settings
 from app.core.db import Database
 from app.core.logs import RequestIds, configure_logging
 from app.core.queries import Queries
+from app.core.replica import Replica
 from app.core.shutdown import draining_on_sigterm
 <% if cookiecutter.sync_bridge == "yes" %>
 from app.core.sync import SyncDatabase
@@ -23,24 +23,26 @@ from app.core.sync import SyncDatabase
 def create_app(settings: Settings) -> FastAPI:
     """Build the application. Connections are opened in its lifespan, not here."""
 
-    def connect_to(url: URL<% if cookiecutter.sync_bridge == "yes" %>, pool_size: int<% endif %>) -> Database:
+    def connect_to(name: str<% if cookiecutter.sync_bridge == "yes" %>, pool_size: int<% endif %>) -> Database:
         return Database(
-            url,
+            getattr(settings, name),
             pool_size=<% if cookiecutter.sync_bridge == "no" %>settings.<% endif %>pool_size,
             max_overflow=settings.max_overflow,
             pool_timeout=settings.pool_timeout,
             pool_recycle=settings.pool_recycle,
             statement_timeout=settings.statement_timeout,
             echo=settings.echo_sql,
+            login=settings.login(name),
         )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 <% if cookiecutter.sync_bridge == "yes" %>
         # Synchronous code has its connections out of the same number.
-        database = connect_to(settings.database_url, settings.pool_size - settings.sync_pool_size)
-        read_url = settings.database_read_url
-        replica = connect_to(read_url, settings.pool_size) if read_url else database
+        database = connect_to("database_url", settings.pool_size - settings.sync_pool_size)
+        replica = None
+        if settings.database_read_url is not None:
+            replica = Replica(database, connect_to("database_read_url", settings.pool_size))
         sync_database = SyncDatabase(
             settings.database_url,
             pool_size=settings.sync_pool_size,
@@ -48,19 +50,25 @@ def create_app(settings: Settings) -> FastAPI:
             pool_recycle=settings.pool_recycle,
             statement_timeout=settings.statement_timeout,
             echo=settings.echo_sql,
+            login=settings.login("database_url"),
         )
-        async with database, replica, sync_database:
+        async with database, replica or nullcontext(), sync_database:
             app.state.sync_database = sync_database
+            sync_database.after_commit = database.after_commit
 <% else %>
-        database = connect_to(settings.database_url)
-        read_url = settings.database_read_url
-        replica = connect_to(read_url) if read_url else database
-        async with database, replica:
+        database = connect_to("database_url")
+        replica = None
+        if settings.database_read_url is not None:
+            replica = Replica(database, connect_to("database_read_url"))
+        async with database, replica or nullcontext():
 <% endif %>
             app.state.database = database
             app.state.queries = Queries(database, replica)
             workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
             await database.warn_if_too_many(workers * settings.connections)
+            if replica is not None:
+                most = workers * settings.connections
+                await replica.database.warn_if_too_many(most, "DATABASE_READ_URL")
             # What was loaded so far stays, and what requests make is gone with them, but for few
             # cycles: the garbage collector need not look at all of it again and again, which takes
             # a tenth of the time and halts all requests for milliseconds.
@@ -73,8 +81,10 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title=<< cookiecutter.__project_name_py >>,
         lifespan=lifespan,
+        # The names of a generated client's methods are those of the functions.
+        generate_unique_id_function=lambda route: route.name,
     )
-    errors.add_error_handlers(app)
+    errors.add_error_handlers(app, settings.max_body_size)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

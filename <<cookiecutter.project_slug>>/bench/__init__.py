@@ -1,1 +1,1 @@
-"""Load tests: how fast this service is, beside other ways to write it."""
+"""The load test: how fast the service's own routes are, and how large its pool should be."""

@@ -1,44 +1,29 @@
--- What wrk sends, and what it says at the end.
--- wrk … -s load.lua URL -- read|list|create|change USERS SEED
-
-local requests = {}
-
-function requests.read(users)
-   return wrk.format("GET", "/users/" .. math.random(1, users))
-end
-
-function requests.list(users)
-   return wrk.format("GET", "/users?limit=50&after=" .. math.random(1, math.max(1, users - 50)))
-end
-
-local created = 0
-
-function requests.create(_, seed)
-   created = created + 1
-   local body = string.format('{"email":"%s-%d@example.com","full_name":"Somebody"}', seed, created)
-   return wrk.format("POST", "/users", { ["Content-Type"] = "application/json" }, body)
-end
-
-function requests.change(users)
-   local path = "/users/" .. math.random(1, users)
-   local body = string.format('{"full_name":"Somebody %d"}', math.random(1, 1000))
-   return wrk.format("PATCH", path, { ["Content-Type"] = "application/json" }, body)
-end
+-- Sends the requests of a file in turn, a line each: method, path and body, with tabs between.
+-- wrk … -s load.lua URL -- FILE
 
 function init(args)
-   local make, users, seed = requests[args[1]], tonumber(args[2]), args[3]
-   math.randomseed(tonumber(seed))
-   request = function() return make(users, seed) end
+   local requests, last = {}, 0
+   for line in io.lines(args[1]) do
+      local method, path, body = line:match("^(%S+)\t(%S+)\t(.*)$")
+      requests[#requests + 1] = wrk.format(method, path, nil, body ~= "" and body or nil)
+   end
+   request = function()
+      last = last % #requests + 1
+      return requests[last]
+   end
+   print("READY")
+   io.flush()
 end
 
--- Times are in microseconds.
+-- Times come in microseconds.
 function done(summary, latency)
    local errors = 0
    for _, count in pairs(summary.errors) do
       errors = errors + count
    end
    io.write(string.format(
-      'FIGURES {"answers": %d, "duration": %d, "p50": %d, "p99": %d, "errors": %d}\n',
-      summary.requests, summary.duration, latency:percentile(50), latency:percentile(99), errors
+      'FIGURES {"rate": %f, "p50": %f, "p99": %f, "errors": %d}\n',
+      summary.requests / summary.duration * 1e6, latency:percentile(50) / 1e3,
+      latency:percentile(99) / 1e3, errors
    ))
 end

@@ -1,6 +1,5 @@
-"""What is measured: a filled database, and services on it, each a process of its own."""
+"""What is measured: an empty database, and services on it, each a process of its own."""
 
-import asyncio
 import os
 import re
 import signal
@@ -13,11 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from sqlalchemy import URL, insert
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import URL
 
-from app.models import User
-from bench.load import USERS
 from dev import database
 
 PROJECT = Path(__file__).parent.parent
@@ -27,45 +23,27 @@ START_LIMIT = 30
 
 
 @contextmanager
-def filled_database() -> Iterator[URL]:
-    """Give a database with `USERS` users, on the server that the tests use. Raises NoServer."""
+def migrated_database() -> Iterator[URL]:
+    """Give a database on the server that the tests use. Raises NoServer."""
     with database.running() as server:
         name = f"bench_{uuid4().hex[:12]}"
         url = database.create_database(server, name)
         try:
-            migrate(url)
-            asyncio.run(fill(url))
+            alembic = [sys.executable, "-m", "alembic", "upgrade", "head"]
+            subprocess.run(alembic, check=True, capture_output=True, cwd=PROJECT, env=env(url))
             yield url
         finally:
             database.drop_database(server, name)
 
 
-def environment(url: URL, **settings: object) -> dict[str, str]:
+def env(url: URL, **settings: object) -> dict[str, str]:
     """Return the environment of a process on a database."""
-    shown = url.render_as_string(hide_password=False)
     return {
         # What is not written cannot be read: every start would compile again.
         **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
-        "DATABASE_URL": shown,
+        "DATABASE_URL": url.render_as_string(hide_password=False),
         **{name.upper(): str(value) for name, value in settings.items()},
     }
-
-
-def migrate(url: URL) -> None:
-    """Make the tables."""
-    words = [sys.executable, "-m", "alembic", "upgrade", "head"]
-    subprocess.run(words, check=True, capture_output=True, cwd=PROJECT, env=environment(url))
-
-
-async def fill(url: URL) -> None:
-    """Make the users, with ids from 1 on."""
-    engine = create_async_engine(url)
-    users = [
-        {"email": f"user{n}@example.com", "full_name": f"User {n}"} for n in range(1, USERS + 1)
-    ]
-    async with engine.begin() as connection:
-        await connection.execute(insert(User), users)
-    await engine.dispose()
 
 
 @contextmanager
@@ -77,15 +55,12 @@ def serve(application: str, url: URL, pool_size: int) -> Iterator[str]:
     settings["sync_pool_size"] = max(1, pool_size // 4)
 <% endif %>
     words = [sys.executable, "-m", "uvicorn", application, "--port", "0", "--no-access-log"]
+    words += ["--timeout-graceful-shutdown", "3"]
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")
-        with log.open("wb") as output:
+        with log.open("wb") as out:
             process = subprocess.Popen(
-                [*words, "--timeout-graceful-shutdown", "3"],
-                cwd=PROJECT,
-                env=environment(url, **settings),
-                stdout=output,
-                stderr=output,
+                words, cwd=PROJECT, env=env(url, **settings), stdout=out, stderr=out
             )
         try:
             yield address(process, log)

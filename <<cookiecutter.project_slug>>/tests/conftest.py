@@ -54,6 +54,7 @@ SETTINGS = POOL | {
     "DATABASE_READ_URL": "",
     "MIGRATION_DATABASE_URL": "",
     "STATEMENT_TIMEOUT": "30",
+    "MAX_BODY_SIZE": "1000000",
     "ECHO_SQL": "false",
     "LOG_LEVEL": "INFO",
     "CORS_ORIGINS": "",
@@ -184,7 +185,7 @@ class QueriesIn(Queries):
     """Runs the application's queries in a test's transaction, each in a savepoint of it."""
 
     def __init__(self, database: Database, connection: AsyncConnection) -> None:
-        super().__init__(database, database)
+        super().__init__(database)
         self._connection = connection
 
     async def _run(

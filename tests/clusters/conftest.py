@@ -6,7 +6,7 @@ import pytest
 from programs import IS_POSTGRESQL, Missing, find_galera, find_galera_server, find_pgbouncer
 
 # Each database has its own kinds of clusters.
-collect_ignore = ["test_galera.py"] if IS_POSTGRESQL else ["test_pgbouncer.py"]
+collect_ignore = ["test_galera.py"] if IS_POSTGRESQL else ["test_pgbouncer.py", "test_failover.py"]
 
 NEEDED = [find_pgbouncer] if IS_POSTGRESQL else [find_galera, find_galera_server]
 

@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm.exc import StaleDataError
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.middleware.body_limit import MAX_BODY_SIZE_SCOPE_KEY
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -30,22 +31,9 @@ from app.core.server_errors import DatabaseUnavailable, causes, error_code, firs
 <% else %>
 from app.core.server_errors import DatabaseUnavailable, error_code, first_error
 <% endif %>
-<% if cookiecutter.vector_search == "yes" %>
-from app.models.document import EMBEDDING_SIZE
-from app.schemas.document import MAX_BULK
-<% endif %>
 from app.schemas.error import Error
 
 logger = logging.getLogger(__name__)
-
-<% if cookiecutter.vector_search == "yes" %>
-# Bytes; the largest body is a bulk of documents, each with up to 25 bytes for a number of its
-# embedding and 4,000 for its content. Raise it for routes that take more.
-MAX_BODY_SIZE = MAX_BULK * (25 * EMBEDDING_SIZE + 4_000)
-<% else %>
-# Bytes; the largest body of this API is some hundred. Raise it for routes that take more.
-MAX_BODY_SIZE = 1_000_000
-<% endif %>
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
@@ -56,6 +44,9 @@ RETRY_AFTER = "1"
 # later, and after any other error.
 TRY_AGAIN_LATER = 1013
 INTERNAL_ERROR = 1011
+
+TOO_LARGE = "The body is too large"
+PLAIN_TEXT = (b"content-type", b"text/plain; charset=utf-8")
 
 CONNECTING = WebSocketState.CONNECTING
 
@@ -385,35 +376,46 @@ class LastResort:
 
 
 class BodyLimit:
-    """Refuses a body as soon as it is too large. (FastAPI's `max_body_size` would not say so in
-    JSON.)
+    """Refuses a body as soon as it is too large.
+
+    Where a route has a `max_body_size` of its own, FastAPI counts, and its answer is only put into
+    JSON here. (For all routes that would cost ten times as much as this.)
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, max_body_size: int) -> None:
         self.app = app
+        self.max_body_size = max_body_size
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Count what is received."""
-        size = 0
+        size, refused = 0, False
 
         async def receive_some() -> Message:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
-            if size > MAX_BODY_SIZE:
-                raise HTTPException(413, f"More than {MAX_BODY_SIZE} bytes")
+            if size > self.max_body_size and MAX_BODY_SIZE_SCOPE_KEY not in scope:
+                raise HTTPException(413, TOO_LARGE)
             return message
 
-        await self.app(scope, receive_some, send)
+        async def send_json(message: Message) -> None:
+            nonlocal refused
+            if message.get("status") == 413 and PLAIN_TEXT in message["headers"]:
+                refused = True
+                await JSONResponse({"detail": TOO_LARGE}, 413)(scope, receive, send)
+            elif not refused:
+                await send(message)
+
+        await self.app(scope, receive_some, send_json)
 
 
-def add_error_handlers(app: FastAPI) -> None:
-    """Make `app` answer errors as this module says."""
+def add_error_handlers(app: FastAPI, max_body_size: int = 1_000_000) -> None:
+    """Make `app` answer errors as this module says; the size is in bytes."""
     for kind, handler in HANDLERS.items():
         app.add_exception_handler(kind, cast(Any, handler))
     app.add_exception_handler(405, on_wrong_method)
     app.add_exception_handler(Exception, on_bug)
-    app.add_middleware(BodyLimit)
+    app.add_middleware(BodyLimit, max_body_size=max_body_size)
     app.add_middleware(LastResort)
 
 

@@ -12,9 +12,9 @@ router = APIRouter(prefix="/health", tags=["health"])
 
 
 class Health(BaseModel):
-    """The answer of a process that is well."""
+    """The answer of a process that is well, or serves without its replica."""
 
-    status: Literal["ok"] = "ok"
+    status: Literal["ok", "degraded"] = "ok"
 
 
 @router.get("/live")
@@ -29,4 +29,4 @@ async def ready(request: Request, queries: QueriesDep) -> Health:
     if request.app.state.draining:
         raise HTTPException(503, "Shutting down", {"Retry-After": RETRY_AFTER})
     await queries.ping()
-    return Health()
+    return Health(status="degraded" if queries.lacks_replica else "ok")

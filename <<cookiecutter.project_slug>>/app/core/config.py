@@ -1,24 +1,27 @@
 """Settings: from the environment, from `.env`, or from files in `/run/secrets`."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 <% if cookiecutter.sync_bridge == "yes" %>
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, cast
 <% else %>
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self, cast
 <% endif %>
 
 <% if cookiecutter.sync_bridge == "yes" %>
 from pydantic import (
     BeforeValidator,
     Field,
+    SecretStr,
     ValidationError,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    model_validator,
 )
 <% else %>
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 <% endif %>
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL
@@ -79,6 +82,9 @@ class Settings(BaseSettings):
     # Where migrations run, if not there: by another user, or past a pooler such as PgBouncer.
     migration_database_url: OtherURL = Field(default=None, repr=False)
 
+    # The password of these URLs, where they have none.
+    database_password: SecretStr | None = None
+
     # Connections that stay open, and how many more a worker opens under load.
     pool_size: int = Field(default=<< cookiecutter.pool_size >>, ge=1, le=1000)
     max_overflow: int = Field(default=<< cookiecutter.max_overflow >>, ge=0, le=1000)
@@ -100,6 +106,10 @@ class Settings(BaseSettings):
     # servers refuse some longer times, each its own.
     statement_timeout: float = Field(default=30, ge=0.001, le=86_400)
 
+    # Bytes of a request's body, above which it is answered 413. A route that takes more says so:
+    # `@router.post("/import", max_body_size=50_000_000)`.
+    max_body_size: int = Field(default=1_000_000, ge=1)
+
     # Log every statement, with its parameters.
     echo_sql: bool = False
 
@@ -110,6 +120,27 @@ class Settings(BaseSettings):
 
     # Web pages of these origins may call the service: `https://example.com,https://example.org`.
     cors_origins: Annotated[list[str], NoDecode, BeforeValidator(parse_origins)] = []
+
+    @model_validator(mode="after")
+    def _complete_urls(self) -> Self:
+        """Put the password into the URLs without one."""
+        if self.database_password is not None:
+            for name in ("database_url", "database_read_url", "migration_database_url"):
+                url: URL | None = getattr(self, name)
+                if url is not None and url.password is None:
+                    password = self.database_password.get_secret_value()
+                    setattr(self, name, url.set(password=password))
+        return self
+
+    def login(self, name: str) -> Callable[[], URL] | None:
+        """Return a function that reads a URL anew, with the user and password of now.
+
+        They may change in the files of `/run/secrets` while the service runs. None where there
+        are no such files, or where these settings are not those of the environment.
+        """
+        if not SECRETS.is_dir() or getattr(Settings(), name) != getattr(self, name):
+            return None
+        return lambda: cast(URL, getattr(Settings(), name))
 
     @property
     def connections(self) -> int:

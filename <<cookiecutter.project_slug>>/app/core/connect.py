@@ -1,14 +1,36 @@
 """How a connection is opened, and what holds on it for as long as it is open."""
-<% if cookiecutter.database == "mysql" %>
 
 import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
 from typing import Any
 
+<% if cookiecutter.database == "postgresql" %>
+import asyncpg
+from sqlalchemy import URL
+from sqlalchemy.util.concurrency import await_
+<% else %>
 import asyncmy
-from sqlalchemy import Connection
+from sqlalchemy import URL, Connection
 from sqlalchemy.pool import PoolResetState
+from sqlalchemy.util.concurrency import await_
 
 from .retries import ATTEMPTS
+<% endif %>
+
+# Returns a URL whose user and password are good now: of a file that changes, or with a token.
+Login = Callable[[], URL | Awaitable[URL]]
+
+# Seconds without a sign of the other machine, after which the system ends a connection. On Linux
+# also what was sent must have arrived within them.
+SILENCE_LIMIT = 5
+KEEP_ALIVE = {"TCP_KEEPIDLE": SILENCE_LIMIT, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": SILENCE_LIMIT}
+KEEP_ALIVE |= {"TCP_USER_TIMEOUT": SILENCE_LIMIT * 1000}
+<% if cookiecutter.database == "postgresql" %>
+
+# Whether the server encrypts: "SSLRequest" of the protocol.
+SSL_REQUEST = (8).to_bytes(4) + (80877103).to_bytes(4)
 <% endif %>
 <% if cookiecutter.vector_search == "yes" %>
 
@@ -38,6 +60,60 @@ def server_limits(statement_timeout: float) -> dict[str, str]:
         "idle_in_transaction_session_timeout": milliseconds,
         "client_connection_check_interval": "1000",
     }
+
+
+async def open_within(limit: float, **options: Any) -> Any:
+    """Open a connection to the first of a URL's hosts that is what the URL asks for.
+
+    Each has its share of the time, where the driver would spend all of it on one that is silent.
+    Raises what the last of them raised, such as TimeoutError.
+    """
+    host, port = options.pop("host", None), options.pop("port", None)
+    hosts = list(zip(host, port, strict=True)) if isinstance(host, list) else [(host, port)]
+    attempts = [{"host": host, "port": port} for host, port in hosts]
+    if "prefer-standby" in options.get("dsn", ""):
+        # Another host may be one.
+        attempts = [
+            attempt | {"target_session_attrs": wanted}
+            for wanted in ("standby", "any")
+            for attempt in attempts
+        ]
+    loop = asyncio.get_running_loop()
+    end = loop.time() + limit
+    for left in range(len(attempts), 0, -1):
+        share = (end - loop.time()) / left
+        try:
+            connection = await asyncpg.connect(**options, **attempts[-left], timeout=share)
+        except (OSError, asyncpg.TargetServerAttributeNotMatched, asyncpg.CannotConnectNowError):
+            if left == 1:
+                raise
+        else:
+            keep_alive(connection._transport)
+            return connection
+
+
+async def is_silent(address: Any, limit: float) -> bool:
+    """Return whether a server does not even greet: frozen, or its machine is gone.
+
+    It is asked whether it would encrypt, which costs no session, and which a pooler answers too.
+    """
+    connect = asyncio.open_unix_connection if isinstance(address, str) else asyncio.open_connection
+    where = [address] if isinstance(address, str) else address
+    writer = None
+    try:
+        async with asyncio.timeout(limit):
+            reader, writer = await connect(*where)
+            writer.write(SSL_REQUEST)
+            await reader.read(1)
+    except TimeoutError:
+        return True
+    except OSError:
+        # Whoever refuses is not silent: connections to it have ended.
+        return False
+    finally:
+        if writer is not None:
+            writer.transport.abort()
+    return False
 <% else %>
 def server_limits(statement_timeout: float) -> str:
     """Set a connection's limits, which the server keeps also when this process cannot.
@@ -61,12 +137,21 @@ async def open_within(limit: float, **options: Any) -> Any:
 
     Raises TimeoutError.
     """
+    task = asyncio.current_task()
+    assert task is not None
+    cancelled = task.cancelling()
     async with asyncio.timeout(limit):
         connection: Any = await asyncmy.connect(**options)
+    if task.cancelling() > cancelled:
+        # `wait_for`, by which the driver reads, loses a cancellation that comes with an answer in
+        # Python 3.11.
+        connection.close()
+        raise asyncio.CancelledError
     if options.get("ssl"):
         # Over TLS the driver does not tell MariaDB that it has a command for many rows, but sends
         # it: error 1295.
         connection._bulk_supported = False
+    keep_alive(connection._transport)
     return connection
 
 
@@ -80,3 +165,24 @@ def reset(dbapi_connection: Any, _: object, state: PoolResetState) -> None:
     if not state.terminate_only and dbapi_connection.driver_connection.get_transaction_status():
         dbapi_connection.rollback()
 <% endif %>
+
+
+def keep_alive(transport: asyncio.Transport) -> None:
+    """Have the system notice that the other machine is gone; names it does not know are left out."""
+    connected = transport.get_extra_info("socket")
+    if connected.family == socket.AF_UNIX:
+        return
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEP_ALIVE.items():
+        if hasattr(socket, name):
+            connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def log_in(login: Login, _: object, __: object, ___: object, options: dict[str, Any]) -> None:
+    """Give a new connection the user and password of now."""
+    url = login()
+    if isawaitable(url):
+        url = await_(url)
+    options["user"] = url.username
+    if url.password is not None:
+        options["password"] = url.password

@@ -23,11 +23,9 @@ They need `fastapi>=0.165`, `sqlalchemy[asyncio]>=2.1.9` and `asyncmy`. The sett
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-<% if cookiecutter.database == "mysql" %>
 from functools import partial
-<% endif %>
 from typing import Any, Self, cast
 
 from sqlalchemy import URL, TextClause, event, text
@@ -37,11 +35,11 @@ from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 <% if cookiecutter.vector_search == "yes" %>
-from .connect import VECTOR_SEARCH, server_limits
+from .connect import VECTOR_SEARCH, Login, log_in, open_within, server_limits
 <% elif cookiecutter.database == "postgresql" %>
-from .connect import server_limits
+from .connect import Login, log_in, open_within, server_limits
 <% else %>
-from .connect import begin, open_within, reset, server_limits
+from .connect import Login, begin, log_in, open_within, reset, server_limits
 <% endif %>
 from .pool import FairPool, open_in_greenlet
 from .retries import Opened, retry_conflicts
@@ -56,12 +54,24 @@ __all__ = ["Database", "DatabaseUnavailable", "OwnedSession", "error_code", "ret
 logger = logging.getLogger(__name__)
 
 <% if cookiecutter.database == "postgresql" %>
+# How many connections this role may have here: no row through a pooler such as PgBouncer, which
+# has limits of its own, and tells its clients of other processes than the server does.
 MAX_CONNECTIONS = text(
-    "SELECT current_setting('max_connections')::int"
-    " - current_setting('superuser_reserved_connections')::int"
+    "SELECT least("
+    " current_setting('max_connections')::int - CASE WHEN rolsuper THEN 0"
+    " ELSE current_setting('superuser_reserved_connections')::int"
+    "  + coalesce(current_setting('reserved_connections', true)::int, 0) END,"
+    " CASE WHEN rolconnlimit >= 0 AND NOT rolsuper THEN rolconnlimit END,"
+    " CASE WHEN datconnlimit >= 0 AND NOT rolsuper THEN datconnlimit END)"
+    " FROM pg_roles, pg_database WHERE rolname = current_user AND datname = current_database()"
+    " AND pg_backend_pid() = :process"
 )
 <% else %>
-MAX_CONNECTIONS = text("SELECT @@max_connections")
+# Of the server, and of this user, where 0 stands for none.
+MAX_CONNECTIONS = text(
+    "SELECT LEAST(@@max_connections, IF(@@max_user_connections, @@max_user_connections,"
+    " @@max_connections))"
+)
 <% endif %>
 
 PING = text("SELECT 1")
@@ -151,8 +161,12 @@ class Database:
         pool_recycle: int,
         statement_timeout: float,
         echo: bool = False,
+        login: Login | None = None,
     ) -> None:
-        """Set up the engine; nothing is opened until the first use. Times are in seconds."""
+        """Set up the engine; nothing is opened until the first use. Times are in seconds.
+
+        `login` is asked at each new connection for a URL with the user and password of now.
+        """
 <% if cookiecutter.database == "postgresql" %>
         self.engine = create_async_engine(
             url,
@@ -165,7 +179,7 @@ class Database:
             # Values are people's data: kept out of errors, and so of logs.
             hide_parameters=not echo,
             connect_args={
-                "timeout": pool_timeout,
+                "async_creator_fn": partial(open_within, pool_timeout),
                 # For a server that does not even say that the time is over.
                 "command_timeout": statement_timeout + 5,
 <% if cookiecutter.vector_search == "yes" %>
@@ -203,6 +217,8 @@ class Database:
         event.listen(self.engine.sync_engine, "reset", reset)
 <% endif %>
         event.listen(self.engine.sync_engine, "do_connect", open_in_greenlet)
+        if login is not None:
+            event.listen(self.engine.sync_engine, "do_connect", partial(log_in, login))
         listen_to_errors(self.engine.sync_engine)
 <% if cookiecutter.database == "postgresql" %>
         self.ending = Ending(self.engine.sync_engine)
@@ -215,6 +231,11 @@ class Database:
             # Objects stay readable after the commit, when nothing can be loaded any more.
             expire_on_commit=False,
         )
+        # What else a commit waits for: see `replica.py`.
+        self.after_commit: Callable[[], Awaitable[None]] | None = None
+<% if cookiecutter.database == "postgresql" %>
+        self._cutting: asyncio.Task[None] | None = None
+<% endif %>
 
     @property
     def pool(self) -> FairPool:
@@ -222,9 +243,17 @@ class Database:
         return cast(FairPool, self.engine.pool)
 
     async def __aenter__(self) -> Self:
+<% if cookiecutter.database == "postgresql" %>
+        self._watch()
+<% endif %>
         return self
 
     async def __aexit__(self, *_: object) -> None:
+<% if cookiecutter.database == "postgresql" %>
+        self._next_look.cancel()
+        if self._cutting is not None:
+            self._cutting.cancel()
+<% endif %>
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 await self.engine.dispose()
@@ -232,6 +261,16 @@ class Database:
             # Nobody answers any more, and each connection would wait for that by itself.
             self.pool.terminate()
 
+<% if cookiecutter.database == "postgresql" %>
+    def _watch(self) -> None:
+        """Look once a second for who waits long, and whether the server is still there."""
+        loop = asyncio.get_running_loop()
+        self._next_look = loop.call_later(1, self._watch)
+        idle = self._cutting is None or self._cutting.done()
+        if idle and (addresses := {driver._addr for driver in self.pool.in_use(1)}):
+            self._cutting = loop.create_task(self.pool.cut_off_silent(addresses))
+
+<% endif %>
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
         """Open a session: committed at the end of the block, rolled back on any error.
@@ -241,7 +280,10 @@ class Database:
         """
         async with self.sessions() as session:
             yield session
+            used = session.in_transaction()
             await session.commit()
+        if used and self.after_commit is not None:
+            await self.after_commit()
 
     async def ping(self) -> None:
         """Raise what a request would get now, or DatabaseUnavailable when no answer comes."""
@@ -250,23 +292,33 @@ class Database:
     async def _ask(self, question: TextClause) -> Any:
         """Return the answer to what a healthy server answers at once."""
         async with self.engine.connect() as connection:
+<% if cookiecutter.database == "postgresql" %>
+            if question is MAX_CONNECTIONS:
+                driver: Any = (await connection.get_raw_connection()).driver_connection
+                question = question.bindparams(process=driver.get_server_pid())
+<% endif %>
             try:
                 async with asyncio.timeout(PING_TIMEOUT):
                     return await connection.scalar(question)
             except TimeoutError:
                 raise DatabaseUnavailable(f"No answer within {PING_TIMEOUT:g} s") from None
 
-    async def warn_if_too_many(self, connections: int) -> None:
+    async def warn_if_too_many(self, connections: int, setting: str = "DATABASE_URL") -> None:
         """Log a warning when the server allows fewer connections than all workers may open."""
         try:
             allowed = await self._ask(MAX_CONNECTIONS)
         except (DatabaseUnavailable, SQLAlchemyError) as error:
             logger.warning("The database cannot be asked how many connections it allows: %s", error)
             return
+<% if cookiecutter.database == "postgresql" %>
+        if allowed is not None and connections > allowed:
+<% else %>
         if connections > allowed:
+<% endif %>
             logger.warning(
-                "All workers together may open %d connections, the server allows %d:"
-                " lower POOL_SIZE or the number of workers, or raise max_connections.",
+                "All workers together may open %d connections, the server allows %d to the user of"
+                " %s: lower POOL_SIZE or the number of workers, or raise the limit.",
                 connections,
                 allowed,
+                setting,
             )

@@ -3,15 +3,31 @@
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Iterable
 from contextlib import suppress
+<% if cookiecutter.database == "postgresql" %>
+from itertools import compress
+<% endif %>
+from time import monotonic
 from typing import Any
+from weakref import WeakSet
 
 from sqlalchemy.exc import DBAPIError, MissingGreenlet
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, PoolProxiedConnection
 from sqlalchemy.util.concurrency import await_, greenlet_spawn, in_greenlet
 
+<% if cookiecutter.database == "postgresql" %>
+from .connect import is_silent
 from .server_errors import DatabaseUnavailable, error_code
+
+logger = logging.getLogger(__name__)
+
+# Seconds within which a server gives a sign of life.
+SIGN_LIMIT = 3.0
+<% else %>
+from .server_errors import DatabaseUnavailable, error_code
+<% endif %>
 
 # Quiet like SQLAlchemy's own pools, which have a line for each connection at INFO.
 logging.getLogger(f"{__name__}.FairPool").setLevel(logging.WARNING)
@@ -28,6 +44,11 @@ class Slots:
         self._free = free
         self._line: deque[tuple[asyncio.Future[bool], float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def all_taken(self) -> bool:
+        """Return whether who asks now has to wait."""
+        return not self._free
 
     async def acquire(self, timeout: float) -> bool:
         """Wait for a slot, for so many seconds, the same for all. Return whether one was free."""
@@ -86,6 +107,7 @@ class FairPool(AsyncAdaptedQueuePool):
     ) -> None:
         super().__init__(creator, pool_size, max_overflow, timeout, **options)
         self._slots = Slots(pool_size + max_overflow)
+        self._records = WeakSet[ConnectionPoolEntry]()
 
     def connect(self) -> PoolProxiedConnection:
         """Check a connection out, for SQLAlchemy: engines and sessions come by this way."""
@@ -129,6 +151,45 @@ class FairPool(AsyncAdaptedQueuePool):
         while self.checkedin():
             self._do_get().invalidate()
 
+    @property
+    def is_full(self) -> bool:
+        """Return whether who wants a connection has to wait in line."""
+        return self._slots.all_taken
+
+    def in_use(self, seconds: float) -> list[Any]:
+        """Return the driver's connections that are checked out for so long already."""
+        before = monotonic() - seconds
+        return [
+            record.driver_connection
+            for record in self._records
+            if record.driver_connection is not None
+            and record.record_info is not None
+            and record.record_info.get("slot_since", before) < before
+        ]
+
+    def cut_off(self, drivers: Iterable[Any]) -> None:
+        """End connections that nothing will come by: whoever waits there gets an error at once."""
+        for driver in drivers:
+<% if cookiecutter.database == "postgresql" %>
+            driver.terminate()
+<% else %>
+            driver.close()
+<% endif %>
+
+<% if cookiecutter.database == "postgresql" %>
+    async def cut_off_silent(self, addresses: set[Any]) -> None:
+        """Ask the servers at these addresses; cut the connections to those that stay silent.
+
+        A frozen process does not end its connections, and a statement may honestly take as long as
+        its time limit. So when an answer takes long, the server is asked for another sign of life.
+        """
+        silent = await asyncio.gather(*(is_silent(each, SIGN_LIMIT) for each in addresses))
+        for address in compress(addresses, silent):
+            logger.warning("No sign of %s within %g s", address, SIGN_LIMIT)
+            drivers = [record.driver_connection for record in self._records]
+            self.cut_off(each for each in drivers if each is not None and each._addr == address)
+
+<% endif %>
     def _refusal(self) -> PoolTimeoutError:
         return PoolTimeoutError(f"No connection was free within {self._timeout} s")
 
@@ -146,8 +207,14 @@ class FairPool(AsyncAdaptedQueuePool):
             raise DatabaseUnavailable(f"The database cannot be reached: {reason}") from error
         # From here on the slot belongs to the connection, until the pool has it back.
         assert connection.record_info is not None
-        connection.record_info["has_slot"] = True
+        connection.record_info["slot_since"] = monotonic()
         return connection
+
+    def _create_connection(self) -> ConnectionPoolEntry:
+        """Remember what there is."""
+        record = super()._create_connection()
+        self._records.add(record)
+        return record
 
     def _do_get(self) -> ConnectionPoolEntry:
         """Take a connection; have it replaced when it is closed or still in a transaction.
@@ -172,7 +239,7 @@ class FairPool(AsyncAdaptedQueuePool):
         finally:
             # A check-out that fails gives its record back as well, but its caller keeps the slot.
             assert record.record_info is not None
-            if record.record_info.pop("has_slot", False):
+            if record.record_info.pop("slot_since", None):
                 self._slots.release()
 
 

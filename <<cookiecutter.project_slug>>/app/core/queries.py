@@ -26,6 +26,7 @@ from sqlalchemy.exc import PendingRollbackError
 from .db import Database
 from .deps import from_lifespan
 from .driver import Connection, Plans
+from .replica import Replica
 from .retries import Opened, innermost_open, note_commit
 <% if cookiecutter.database == "postgresql" %>
 from .server_errors import is_stale
@@ -72,7 +73,7 @@ class Queries(Executor):
     They share the pool of the database's sessions.
     """
 
-    def __init__(self, database: Database, replica: Database) -> None:
+    def __init__(self, database: Database, replica: Replica | None = None) -> None:
         self._database = database
         self._replica = replica
         self._plans: Plans = WeakKeyDictionary()
@@ -89,23 +90,40 @@ class Queries(Executor):
 <% endif %>
     def begin(self) -> "Transaction":
         """Return a transaction: `async with queries.begin() as transaction`."""
-        return Transaction(lambda: self._acquire(self._database))
+        return Transaction(self._database, lambda: self._acquire(self._database))
 
     async def ping(self) -> None:
-        """Raise what a request would get now, from the database or its replica."""
+        """Raise what a request would get now."""
         await self._database.ping()
-        if self._replica is not self._database:
-            await self._replica.ping()
+
+    @property
+    def lacks_replica(self) -> bool:
+        """Return whether all reads go to the primary, since its replica is away or behind."""
+        return self._replica is not None and not self._replica.is_current
 
     def _read(self, statement: Read[Any], values: Mapping[str, Any]) -> Awaitable[Any]:
         if statement.locks:
             raise TypeError("The lock would end at once: read it in a transaction, by `begin()`")
-        return self._run(self._replica, statement, values)
+        if self._replica is not None and self._replica.is_current:
+            return self._read_on(self._replica, statement, values)
+        return self._run(self._database, statement, values)
+
+    async def _read_on(
+        self, replica: Replica, statement: Read[Any], values: Mapping[str, Any]
+    ) -> Any:
+        try:
+            return await self._run(replica.database, statement, values)
+        except Exception as error:
+            if not replica.leave(error):
+                raise
+        return await self._run(self._database, statement, values)
 
     async def _write(self, statement: Statement[Any], values: Mapping[str, Any]) -> Any:
         refuse_beside_another()
         answer = await self._run(self._database, statement, values)
         note_commit()
+        if self._database.after_commit is not None:
+            await self._database.after_commit()
         return answer
 
     async def _run(
@@ -136,7 +154,8 @@ class Transaction(Executor):
     its first statement, and is of one task: other uses raise RuntimeError.
     """
 
-    def __init__(self, acquire: Callable[[], Awaitable[Connection]]) -> None:
+    def __init__(self, database: Database, acquire: Callable[[], Awaitable[Connection]]) -> None:
+        self._database = database
         self._acquire = acquire
         self._opened: Opened | None = None
         self._connection: Connection | None = None
@@ -169,6 +188,8 @@ class Transaction(Executor):
             await connection.release()
         if error is None:
             self._refuse_after_error()
+            if self._database.after_commit is not None:
+                await self._database.after_commit()
 
     async def _run(self, statement: Statement[Any], values: Mapping[str, Any]) -> Any:
         if self._opened is None or self._opened.task is not asyncio.current_task():

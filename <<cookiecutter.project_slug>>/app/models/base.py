@@ -88,6 +88,11 @@ class UTCDateTime(TypeDecorator[datetime]):
     impl = DATETIME(fsp=6)
     cache_ok = True
 
+    @property
+    def python_type(self) -> type[datetime]:
+        """Return the type of the values."""
+        return datetime
+
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Store UTC. Raises ValueError for a time without a zone, which could mean any."""
         if value is None:

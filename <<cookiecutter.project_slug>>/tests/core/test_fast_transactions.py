@@ -56,7 +56,7 @@ runs = count(1)
 async def queries(database: Database) -> AsyncIterator[Queries]:
     """Make the table, with two accounts, for one test."""
     async with tables_of(Apart.metadata, database):
-        queries = Queries(database, database)
+        queries = Queries(database)
         for name in ("a", "b"):
             await queries.create(CREATE, name=name)
         yield queries
@@ -106,7 +106,7 @@ async def test_after_an_error_nothing_is_left(queries: Queries) -> None:
 
 async def test_cancelled_in_a_statement_it_is_rolled_back(queries: Queries) -> None:
     async with started(pool_size=1) as (_, database):
-        alone = Queries(database, database)
+        alone = Queries(database)
 
         async def change() -> None:
             async with alone.begin() as transaction:

@@ -1,12 +1,15 @@
 """What is bounded stays bounded: connections, waits, statements, bodies."""
 
 import asyncio
+import json
 import logging
 import time
+from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from fastapi import APIRouter, Body
 from httpx2 import AsyncClient
 <% if cookiecutter.database == "postgresql" %>
 from sqlalchemy import event, select
@@ -15,9 +18,6 @@ from sqlalchemy import event, select, text
 <% endif %>
 from sqlalchemy.exc import DBAPIError
 
-<% if cookiecutter.vector_search == "yes" %>
-from app.api.errors import MAX_BODY_SIZE
-<% endif %>
 from app.core.db import Database
 from dev import database as databases
 from tests.core import routes
@@ -212,15 +212,42 @@ async def test_a_start_with_too_large_pools_says_so(
     assert "may open << 4500 if cookiecutter.sync_bridge == "no" else 4503 >> connections, the server allows" in caplog.text
 
 
-async def test_a_body_too_large_is_refused(client: AsyncClient) -> None:
-<% if cookiecutter.vector_search == "yes" %>
-    response = await client.post("/people", json={"email": "a" * MAX_BODY_SIZE})
-<% else %>
-    response = await client.post("/people", json={"email": "a" * 2_000_000})
-<% endif %>
+sizes = APIRouter(prefix="/sizes")
 
-    assert response.status_code == 413
-    assert response.json()["detail"]
+
+async def count(data: Annotated[str, Body()]) -> int:
+    """Count what is sent."""
+    return len(data)
+
+
+sizes.post("/usual")(count)
+sizes.post("/large", max_body_size=50)(count)
+sizes.post("/small", max_body_size=10)(count)
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["with its length", "in chunks"])
+@pytest.mark.parametrize(("route", "limit"), [("usual", 30), ("large", 50), ("small", 10)])
+async def test_a_body_too_large_is_refused(route: str, limit: int, chunked: bool) -> None:
+    async def chunks(body: bytes) -> AsyncIterator[bytes]:
+        for n in range(0, len(body), 5):
+            yield body[n : n + 5]
+
+    origins = ["https://a.example"]
+    async with started(sizes, max_body_size=30, cors_origins=origins) as (client, _):
+        for size, status in ((limit, 200), (limit + 1, 413)):
+            body = json.dumps("a" * (size - 2)).encode()
+            response = await client.post(
+                f"/sizes/{route}",
+                content=chunks(body) if chunked else body,
+                headers={"content-type": "application/json", "origin": "https://a.example"},
+            )
+            assert response.status_code == status
+            assert response.headers["x-request-id"]
+            assert response.headers["access-control-allow-origin"]
+            if status == 413:
+                assert response.json()["detail"]
+            else:
+                assert response.json() == size - 2
 
 
 @pytest.mark.parametrize(

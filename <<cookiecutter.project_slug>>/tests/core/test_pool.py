@@ -188,6 +188,23 @@ async def test_who_is_cancelled_at_any_turn_loses_nothing(use: Use, before: str)
             await nobody_has_any(database)
 
 
+@pytest.mark.parametrize("use", USES)
+async def test_who_is_cancelled_while_a_connection_opens_is_cancelled(use: Use) -> None:
+    async def nothing(_: Any) -> None: ...
+
+    async with started(pool_size=1, pool_timeout=30) as (_, database):
+        for turns in range(30):
+            connection = await database.pool.acquire()
+            connection.invalidate()
+            await database.pool.release(connection)
+            task = asyncio.create_task(use(database, nothing))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            was_running = task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled() == was_running, turns
+
+
 # What becomes of some of them, by the limit, whatever the pool and the seed.
 OUTCOMES = {0.02: {"served", "expired"}, 20: {"served", "failed", "refused", "cancelled"}}
 

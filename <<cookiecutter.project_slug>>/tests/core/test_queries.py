@@ -11,7 +11,6 @@ What they rest on that SQLAlchemy does not promise to keep:
 import asyncio
 import enum
 import logging
-import os
 import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, time, timedelta
@@ -38,7 +37,6 @@ from sqlalchemy import (
     Uuid,
     bindparam,
     func,
-    make_url,
     select,
     update,
 )
@@ -140,7 +138,7 @@ RENAME = Update(update(Person).where(Person.id == bindparam("person_id")))
 async def things(database: Database) -> AsyncIterator[Queries]:
     """Make the table of things, for one test."""
     async with tables_of(Apart.metadata, database):
-        yield Queries(database, database)
+        yield Queries(database)
 
 
 async def test_types_come_back_as_from_a_session(database: Database, things: Queries) -> None:
@@ -156,7 +154,7 @@ async def test_types_come_back_as_from_a_session(database: Database, things: Que
 
 
 async def test_errors_are_those_of_a_session(database: Database, clean: None) -> None:
-    queries = Queries(database, database)
+    queries = Queries(database)
     create = Create(PersonRead, Person, PERSON)
     first = await queries.create(create, email="a@example.com")
     assert first == await queries.first(PERSON_BY_EMAIL, email="a@example.com")
@@ -228,7 +226,7 @@ async def test_a_cancelled_query_is_nobody_elses() -> None:
     slow = Read(str, select(pause))
     async with started(pool_size=1) as (client, database):
         assert (await client.get("/people/1")).status_code == 404
-        query = asyncio.create_task(Queries(database, database).all(slow))
+        query = asyncio.create_task(Queries(database).all(slow))
         await asyncio.sleep(0.1)
         assert database.pool.checkedout() == 1
         query.cancel()
@@ -246,15 +244,3 @@ async def test_echo_shows_queries(caplog: pytest.LogCaptureFixture) -> None:
 
     assert "FROM _test_people" in caplog.text
     assert "[12345]" in caplog.text
-
-
-async def test_reads_go_to_the_replica(clean: None) -> None:
-    nowhere = make_url(os.environ["DATABASE_URL"]).set(host="127.0.0.1", port=1, query={})
-    async with started(database_read_url=nowhere) as (client, _):
-        created = await client.post("/people", json={"email": "a@example.com"})
-        assert created.status_code == 201
-        for path in ("/people", created.headers["location"], "/health/ready"):
-            assert (await client.get(path)).status_code == 503
-        # A write reads what it changes where it changes it.
-        changed = await client.patch(created.headers["location"], json={"full_name": "A"})
-        assert changed.status_code == 200

@@ -91,6 +91,7 @@ def test_settings_print_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
         ("POOL_RECYCLE", "-2", "greater than or equal to -1"),
         ("STATEMENT_TIMEOUT", "0", "greater than or equal to 0.001"),
         ("STATEMENT_TIMEOUT", "86401", "less than or equal to 86400"),
+        ("MAX_BODY_SIZE", "0", "greater than or equal to 1"),
         ("ECHO_SQL", "perhaps", "boolean"),
         ("LOG_LEVEL", "loud", "'DEBUG', 'INFO', 'WARNING', 'ERROR' or 'CRITICAL'"),
         ("CORS_ORIGINS", "https://example.com/path", "origins such as https://example.com"),

@@ -157,7 +157,7 @@ CHANGE_NOTE = Update(update(Note).where(Note.id == bindparam("note_id")))
 async def queries(database: Database) -> AsyncIterator[Queries]:
     """Make the tables, for one test."""
     async with tables_of(Apart.metadata, database):
-        yield Queries(database, database)
+        yield Queries(database)
 
 
 async def by_session(database: Database, values: dict[str, Any]) -> dict[str, Any]:

@@ -1,15 +1,32 @@
-"""The measurements: ways to write a service beside each other, and sizes of this one's pool."""
+"""The measurements: ways to write a service beside each other, and sizes of this one's pool.
+
+This runs in a generated service, by its own Python: see `run.py`.
+"""
 
 import asyncio
-from collections.abc import Callable, Sequence
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
+from uuid import uuid4
 
-from sqlalchemy import URL
+from app.models import User
+from bench.load import Figures, load, median
+from bench.servers import migrated_database, serve
+from sqlalchemy import URL, insert
+from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.core.db import MAX_CONNECTIONS
-from bench.load import WARM_UP, Figures, measure, median
-from bench.servers import serve
-from dev import database
+# Users in the database, and clients that ask again as soon as they are answered.
+USERS = 10_000
+CLIENTS = 64
+
+# Seconds in which a new process opens its connections and warms up.
+WARM_UP = 0.3
+
+# More than any of them answers, so that nobody is created twice.
+A_SECOND = 10_000
 
 REQUESTS = {
     "read": "GET /users/{id}",
@@ -17,12 +34,6 @@ REQUESTS = {
     "create": "POST /users",
     "change": "PATCH /users/{id}",
 }
-
-# A pool is large enough when larger ones bring less than this share more.
-ENOUGH = 0.95
-
-# The numbers of workers to advise a POOL_SIZE for.
-WORKERS = (1, 2, 4, 8, 16, 32)
 
 Report = Callable[[str], None]
 
@@ -37,18 +48,15 @@ class Variant:
     requests: tuple[str, ...] = ("read",)
 
 
+# Which one the service has.
+DRIVER = "asyncpg" if find_spec("asyncpg") else "asyncmy"
+
 VARIANTS = (
-    Variant("threads", "sync routes, sync SQLAlchemy", "bench.variants.sync_sqlalchemy:in_threads"),
-    Variant(
-        "blocking", "async routes, sync SQLAlchemy", "bench.variants.sync_sqlalchemy:in_async_def"
-    ),
-    Variant("orm", "async routes, async ORM", "bench.variants.async_sqlalchemy:app"),
+    Variant("threads", "sync routes, sync SQLAlchemy", "ways.sync_sqlalchemy:in_threads"),
+    Variant("blocking", "async routes, sync SQLAlchemy", "ways.sync_sqlalchemy:in_async_def"),
+    Variant("orm", "async routes, async ORM", "ways.async_sqlalchemy:app"),
     Variant("service", "this service", "app.main:app", tuple(REQUESTS)),
-<% if cookiecutter.database == "postgresql" %>
-    Variant("driver", "FastAPI + asyncpg by hand", "bench.variants.driver:app", tuple(REQUESTS)),
-<% else %>
-    Variant("driver", "FastAPI + asyncmy by hand", "bench.variants.driver:app", tuple(REQUESTS)),
-<% endif %>
+    Variant("driver", f"FastAPI + {DRIVER} by hand", f"ways.{DRIVER}_by_hand:app", tuple(REQUESTS)),
 )
 CEILING = "driver"
 
@@ -70,6 +78,47 @@ class Size:
 
     pool_size: int
     figures: Figures
+
+
+@contextmanager
+def filled_database() -> Iterator[URL]:
+    """Give a database with `USERS` users, whose ids begin with 1. Raises NoServer."""
+    with migrated_database() as url:
+        asyncio.run(fill(url))
+        yield url
+
+
+async def fill(url: URL) -> None:
+    """Make the users."""
+    engine = create_async_engine(url)
+    users = [
+        {"email": f"user{n}@example.com", "full_name": f"User {n}"} for n in range(1, USERS + 1)
+    ]
+    async with engine.begin() as connection:
+        await connection.execute(insert(User), users)
+    await engine.dispose()
+
+
+def requests(request: str, count: int) -> Iterator[tuple[str, str, str]]:
+    """Yield requests of a kind, each for a user at random."""
+    run = uuid4().hex
+    for n in range(count):
+        user = random.randint(1, USERS)
+        match request:
+            case "read":
+                yield "GET", f"/users/{user}", ""
+            case "list":
+                yield "GET", f"/users?limit=50&after={max(1, user - 50)}", ""
+            case "create":
+                user_data = {"email": f"{run}-{n}@example.com", "full_name": "Somebody"}
+                yield "POST", "/users", json.dumps(user_data)
+            case "change":
+                yield "PATCH", f"/users/{user}", json.dumps({"full_name": f"Somebody {n % 1000}"})
+
+
+def measure(address: str, request: str, seconds: float) -> Figures:
+    """Ask a service for some seconds."""
+    return load(address, requests(request, int(A_SECOND * seconds)), CLIENTS, seconds)
 
 
 def count_comparisons(rounds: int) -> int:
@@ -130,21 +179,3 @@ def sweep(
         Size(size, max(figures, key=lambda figures: figures.rate))
         for size, figures in taken.items()
     ]
-
-
-def enough(sizes: Sequence[Size]) -> int:
-    """Return the smallest pool beyond which more connections stop helping."""
-    most = max(size.figures.rate for size in sizes)
-    return min(size.pool_size for size in sizes if size.figures.rate >= ENOUGH * most)
-
-
-def allowed_connections(url: URL) -> int:
-    """Return how many connections the server allows to a service."""
-    return int(asyncio.run(database.execute(url, MAX_CONNECTIONS.text)))
-
-
-def advise(pool_size: int, allowed: int) -> dict[int, int]:
-    """Return the pool size for each number of workers, as far as they fit below the limit."""
-    return {
-        workers: min(pool_size, allowed // workers) for workers in WORKERS if workers <= allowed
-    }

@@ -5,10 +5,9 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import asyncmy
-from fastapi import FastAPI, HTTPException, Request
-
 from app.core.config import load_settings
 from app.schemas.user import UserCreate, UserPage, UserRead, UserUpdate
+from fastapi import FastAPI, HTTPException, Request
 
 Row = tuple[int, str, str | None, datetime]
 

@@ -10,8 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench import load
-from bench.compare import CEILING, REQUESTS, VARIANTS, Result, Size
+from bench.load import Figures
+from compare import CEILING, CLIENTS, DRIVER, REQUESTS, USERS, VARIANTS, Result, Size
 
 PACKAGES = [
     "fastapi",
@@ -20,13 +20,7 @@ PACKAGES = [
     "starlette",
     "uvicorn",
     "uvloop",
-<% if cookiecutter.database == "postgresql" %>
-    "asyncpg",
-    "psycopg",
-<% else %>
-    "asyncmy",
-    "pymysql",
-<% endif %>
+    *(("asyncpg", "psycopg") if DRIVER == "asyncpg" else ("asyncmy", "pymysql")),
 ]
 LABELS = {variant.key: variant.label for variant in VARIANTS}
 
@@ -70,12 +64,18 @@ def machine() -> dict[str, Any]:
     }
 
 
+def wrk_version() -> str:
+    """Return the version of wrk."""
+    # It says so with an exit code of 1.
+    return subprocess.run(["wrk", "--version"], stdout=subprocess.PIPE, text=True).stdout.split()[1]
+
+
 def versions(server: str) -> dict[str, str]:
     """Return the versions of all that takes part."""
     return {
         "server": server,
         "python": platform.python_version(),
-        "wrk": load.version(),
+        "wrk": wrk_version(),
         **{package: version(package) for package in PACKAGES},
     }
 
@@ -88,8 +88,8 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "versions": versions(outcome.server),
         "settings": {
             "workers": 1,
-            "clients": load.CLIENTS,
-            "users": load.USERS,
+            "clients": CLIENTS,
+            "users": USERS,
             "pool_size": outcome.pool_size,
             "rounds": outcome.rounds,
             "seconds": outcome.seconds,
@@ -118,7 +118,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
 HEAD = f"{'requests/s':>10}  {'p50 ms':>7}  {'p99 ms':>7}  {'errors':>6}"
 
 
-def row(figures: load.Figures) -> str:
+def row(figures: Figures) -> str:
     """Return figures as columns below `HEAD`."""
     return f"{figures.rate:10,.0f}  {figures.p50:7.1f}  {figures.p99:7.1f}  {figures.errors:6}"
 
@@ -157,7 +157,7 @@ def pool_sizes(outcome: Outcome) -> Iterator[str]:
 def as_text(outcome: Outcome) -> str:
     """Return the tables for the terminal."""
     about = (
-        f"{outcome.server}, one worker, {load.CLIENTS} clients, POOL_SIZE={outcome.pool_size};"
+        f"{outcome.server}, one worker, {CLIENTS} clients, POOL_SIZE={outcome.pool_size};"
         f" the middle of {outcome.rounds} rounds"
     )
     lines = ["", about, "", *comparison(outcome.results), *pool_sizes(outcome)]

@@ -4,10 +4,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
-from fastapi import FastAPI, HTTPException, Request
-
 from app.core.config import load_settings
 from app.schemas.user import UserCreate, UserPage, UserRead, UserUpdate
+from fastapi import FastAPI, HTTPException, Request
 
 READ = "SELECT id, email, full_name, created_at FROM users WHERE id = $1"
 LIST = "SELECT id, email, full_name, created_at FROM users WHERE id > $1 ORDER BY id LIMIT $2"

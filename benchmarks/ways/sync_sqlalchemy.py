@@ -5,21 +5,18 @@ routes, not by a dependency: its end would wait for a thread while all threads w
 connection, and nothing would move until the pool's time limit.
 """
 
+from app.core.config import load_settings
+from app.models import User
+from app.schemas.user import UserRead
 from fastapi import FastAPI, HTTPException
 from sqlalchemy import create_engine
 from sqlalchemy.orm import sessionmaker
 
-from app.core.config import load_settings
-from app.models import User
-from app.schemas.user import UserRead
+SYNC = {"postgresql+asyncpg": "postgresql+psycopg", "mysql+asyncmy": "mysql+pymysql"}
 
 settings = load_settings()
 engine = create_engine(
-<% if cookiecutter.database == "postgresql" %>
-    settings.database_url.set(drivername="postgresql+psycopg"),
-<% else %>
-    settings.database_url.set(drivername="mysql+pymysql"),
-<% endif %>
+    settings.database_url.set(drivername=SYNC[settings.database_url.drivername]),
     pool_size=settings.pool_size,
     max_overflow=settings.max_overflow,
     pool_pre_ping=True,

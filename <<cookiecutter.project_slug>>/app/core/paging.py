@@ -1,0 +1,119 @@
+"""Lists, a page at a time: sorted as the client asks, each page after the last row of the one before.
+
+By the values of that row, not by a count of rows to leave out: so a page costs the same wherever it
+is, and rows that come or go meanwhile make no other row come twice or never.
+"""
+
+import base64
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from fastapi import HTTPException
+from pydantic import TypeAdapter, ValidationError
+<% if cookiecutter.database == "postgresql" %>
+from sqlalchemy import ColumnElement, Select, and_, bindparam, false, or_
+<% else %>
+from sqlalchemy import ColumnElement, Double, Enum, Float, Select, and_, bindparam, false, or_
+<% endif %>
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.types import TypeEngine
+
+T = TypeVar("T")
+Sortable = Mapping[str, InstrumentedAttribute[Any]]
+
+
+async def list_page(
+    session: AsyncSession,
+    query: Select[T],
+    *,
+    sortable: Sortable,
+    key: InstrumentedAttribute[Any],
+    sort: str,
+    after: str | None,
+    limit: int,
+) -> tuple[list[T], str | None]:
+    """Return a page of models, and the cursor of the next page, None at the end.
+
+    `query` selects a model, filtered as you like, without an order. `sort` is the client's, such as
+    `-placed_at,number`: names out of `sortable`, a minus for descending. Rows without a value come
+    last, and `key`, the primary key, decides between equals.
+
+    Raises HTTPException 422 for another name, and for a cursor that is none or of another order;
+<% if cookiecutter.database == "postgresql" %>
+    TypeError for a column whose values a cursor cannot hold.
+<% else %>
+    TypeError for a column that MySQL compares otherwise than it sorts (an enum, a FLOAT: take
+    DOUBLE), or whose values a cursor cannot hold.
+<% endif %>
+    """
+    names = [name.removeprefix("-") for name in sort.split(",") if name]
+    if not set(names) <= sortable.keys() or len(set(names)) < len(names):
+        raise HTTPException(422, f"sort: some of {', '.join(sortable)}, each once, or with a minus")
+    columns = [(sortable[name], f"-{name}" in sort.split(",")) for name in names] + [(key, False)]
+    for column, descending in columns:
+        if not is_comparable(column.type):
+            raise TypeError(f"{column} cannot be sorted by: {column.type!r}")
+        if is_nullable(column):
+            query = query.order_by(column.is_(None))
+        query = query.order_by(column.desc() if descending else column.asc())
+    types: Any = tuple[(str, *(python_type(column) for column, _ in columns))]  # type: ignore[misc]
+    cursor: TypeAdapter[tuple[Any, ...]] = TypeAdapter(types)
+    if after is not None:
+        query = query.where(comes_after(columns, read(cursor, after, sort)))
+    rows = list((await session.scalars(query.limit(limit + 1))).unique())
+    if len(rows) <= limit:
+        return rows, None
+    last = (sort, *(getattr(rows[limit - 1], column.key) for column, _ in columns))
+    return rows[:limit], base64.urlsafe_b64encode(cursor.dump_json(last)).decode()
+
+
+def is_comparable(type_: TypeEngine[Any]) -> bool:
+    """Return whether the server compares values as it sorts them, and a cursor can hold them."""
+<% if cookiecutter.database == "postgresql" %>
+    return type_.python_type not in (object, dict, list)
+<% else %>
+    single = isinstance(type_, Float) and not isinstance(type_, Double)
+    return not (isinstance(type_, Enum) or single or type_.python_type in (object, dict, list))
+<% endif %>
+
+
+def is_nullable(column: InstrumentedAttribute[Any]) -> bool:
+    """Return whether a row may have no value in a column."""
+    return bool(column.property.columns[0].nullable)
+
+
+def python_type(column: InstrumentedAttribute[Any]) -> Any:
+    """Return the type of a column's values."""
+    known = column.type.python_type
+    return known | None if is_nullable(column) else known
+
+
+def read(cursor: TypeAdapter[tuple[Any, ...]], text: str, sort: str) -> list[Any]:
+    """Return the values in a cursor. Raises HTTPException."""
+    try:
+        its_sort, *values = cursor.validate_json(base64.urlsafe_b64decode(text.encode()))
+    except (ValueError, ValidationError):
+        raise HTTPException(422, "after: not the `next` of a page") from None
+    if its_sort != sort:
+        raise HTTPException(422, "after: the `next` of a page in another order")
+    return values
+
+
+def comes_after(
+    columns: list[tuple[InstrumentedAttribute[Any], bool]], values: list[Any]
+) -> ColumnElement[bool]:
+    """Return what is true of the rows behind the one with these values."""
+    found: ColumnElement[bool] = false()
+    for (column, descending), value in reversed(list(zip(columns, values, strict=True))):
+        if value is None:
+            # Only others without a value follow.
+            found = and_(column.is_(None), found)
+            continue
+        last = bindparam(None, value, column.type, unique=True)
+        behind = column < last if descending else column > last
+        if is_nullable(column):
+            behind = or_(behind, column.is_(None))
+        # The first condition follows from the second, and is what an index can be read by.
+        found = and_(or_(behind, column == last), or_(behind, and_(column == last, found)))
+    return found

@@ -1,1 +1,0 @@
-"""`GET /users/{id}` in other ways, each a service of its own."""

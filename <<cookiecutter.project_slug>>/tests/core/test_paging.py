@@ -1,0 +1,200 @@
+"""Lists by any order: every row once, in the order of the server's own sorting."""
+
+import random
+import uuid
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+import pytest
+from fastapi import HTTPException
+<% if cookiecutter.database == "postgresql" %>
+from sqlalchemy import JSON, DateTime, Double, Float, MetaData, Numeric, String, insert, select
+<% else %>
+from sqlalchemy import JSON, Double, Float, MetaData, Numeric, String, insert, select
+<% endif %>
+from sqlalchemy.orm import Mapped, mapped_column, registry
+
+from app.core.db import Database
+from app.core.paging import list_page
+<% if cookiecutter.database == "postgresql" %>
+from app.models.base import Base
+<% else %>
+from app.models.base import Base, UTCDateTime
+<% endif %>
+from app.models.mixins import Timestamps, UUIDKey, uuid7
+from tests.core.conftest import tables_of
+
+
+class Size(StrEnum):
+    """An enum, whose members are in no alphabetical order."""
+
+    SMALL = "small"
+    LARGE = "large"
+
+
+class Apart(Base):
+    """A base whose tables no migration knows."""
+
+    __abstract__ = True
+    metadata = MetaData(naming_convention=Base.metadata.naming_convention)
+    _sa_registry = registry(metadata=metadata)
+<% if cookiecutter.database == "mysql" %>
+    __table_args__ = {"mysql_charset": "utf8mb4"}
+<% endif %>
+
+
+class Parcel(UUIDKey, Timestamps, Apart):
+    """What is sorted, by columns of many types."""
+
+    __tablename__ = "_test_parcels"
+
+    number: Mapped[int]
+    weight: Mapped[Decimal | None] = mapped_column(Numeric(10, 3))
+    town: Mapped[str | None] = mapped_column(String(20))
+    ratio: Mapped[float | None] = mapped_column(Double)
+    fragile: Mapped[bool]
+<% if cookiecutter.database == "postgresql" %>
+    sent_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+<% else %>
+    sent_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+<% endif %>
+    size: Mapped[Size]
+    single: Mapped[float] = mapped_column(Float(24))
+    words: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+SORTABLE = {
+    name: getattr(Parcel, name)
+<% if cookiecutter.database == "postgresql" %>
+    for name in (
+        *("number", "weight", "town", "ratio", "fragile", "sent_at", "created_at", "id"),
+        *("size", "single"),
+    )
+<% else %>
+    for name in ("number", "weight", "town", "ratio", "fragile", "sent_at", "created_at", "id")
+<% endif %>
+}
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def some_parcel() -> dict[str, Any]:
+    """Return values of which many are equal, and some are none."""
+    return {
+        "number": random.randint(1, 4),
+        "weight": random.choice([None, Decimal("1.5"), Decimal("-2.125"), Decimal(3)]),
+        "town": random.choice([None, "", "Rome", "rome", "Århus", "Zürich", "東京"]),
+        "ratio": random.choice([None, 0.1, -0.5, 1e300]),
+        "fragile": random.choice([True, False]),
+        "sent_at": random.choice([None, START, START + timedelta(microseconds=1)]),
+        "size": random.choice(list(Size)),
+        "single": random.choice([0.1, 0.7]),
+        "words": {},
+    }
+
+
+@pytest.fixture
+async def parcels(database: Database) -> AsyncIterator[Database]:
+    """Give a database with 60 parcels."""
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    random.seed(seed)
+    async with tables_of(Apart.metadata, database):
+        async with database.session() as session:
+            await session.execute(insert(Parcel), [some_parcel() for _ in range(60)])
+        yield database
+
+
+async def test_every_row_comes_once_in_order(parcels: Database) -> None:
+    for _ in range(40):
+        names = random.sample(list(SORTABLE), random.randint(0, 3))
+        sort = ",".join(random.choice(["", "-"]) + name for name in names)
+        query = select(Parcel).where(Parcel.number != random.randint(0, 4))
+        options: dict[str, Any] = {"sortable": SORTABLE, "key": Parcel.id, "sort": sort}
+        async with parcels.session() as session:
+            whole, end = await list_page(session, query, after=None, limit=100, **options)
+            assert end is None
+            after, found = None, []
+            limit = random.randint(1, 20)
+            while True:
+                page, after = await list_page(session, query, after=after, limit=limit, **options)
+                found += page
+                if after is None:
+                    break
+                assert len(page) == limit
+        assert [row.id for row in found] == [row.id for row in whole], sort
+        assert len({row.id for row in whole}) == len(whole)
+        for name in reversed(sort.split(",") if sort else []):
+            check_order([getattr(row, name.removeprefix("-")) for row in whole], name, names)
+
+
+def check_order(values: list[Any], name: str, names: list[str]) -> None:
+    """Check the first column of an order; how texts are compared is the server's affair."""
+    if name.removeprefix("-") != names[0] or names[0] in ("town", "id", "size"):
+        return
+    known = [value for value in values if value is not None]
+    assert values == known + [None] * (len(values) - len(known))
+    assert known == sorted(known, reverse=name.startswith("-"))
+
+
+@pytest.mark.parametrize(
+    ("sort", "after"),
+    [
+        ("colour", None),
+        ("--number", None),
+        ("number,number", None),
+        ("number,-number", None),
+        ("number", "@"),
+        ("number", "WzFd"),
+        ("number", "bnVsbA=="),
+        ("-number", "the cursor of another order"),
+        ("number", "é"),
+    ],
+)
+async def test_another_order_or_cursor_is_refused(
+    parcels: Database, sort: str, after: str | None
+) -> None:
+    options: dict[str, Any] = {"sortable": SORTABLE, "key": Parcel.id, "limit": 5}
+    async with parcels.session() as session:
+        _, cursor = await list_page(session, select(Parcel), sort="number", after=None, **options)
+        after = cursor if after == "the cursor of another order" else after
+        with pytest.raises(HTTPException) as refused:
+            await list_page(session, select(Parcel), sort=sort, after=after, **options)
+    assert refused.value.status_code == 422
+
+
+<% if cookiecutter.database == "postgresql" %>
+@pytest.mark.parametrize("name", ["words"])
+<% else %>
+@pytest.mark.parametrize("name", ["words", "size", "single"])
+<% endif %>
+async def test_what_is_no_order_is_refused(parcels: Database, name: str) -> None:
+    options: dict[str, Any] = {"key": Parcel.id, "after": None, "limit": 5}
+    sortable = {name: getattr(Parcel, name)}
+    async with parcels.session() as session:
+        with pytest.raises(TypeError, match=f"{name} cannot be sorted by"):
+            await list_page(session, select(Parcel), sortable=sortable, sort=name, **options)
+
+
+async def test_keys_are_in_the_order_of_time_and_times_are_the_servers(parcels: Database) -> None:
+    keys = [uuid7() for _ in range(1000)]
+    assert keys == sorted(keys)
+    assert len(set(keys)) == 1000
+    assert {key.version for key in keys} == {7}
+    assert {key.variant for key in keys} == {uuid.RFC_4122}
+
+    async with parcels.session() as session:
+        parcel = Parcel(**some_parcel())
+        session.add(parcel)
+        await session.flush()
+        created = parcel.created_at
+        assert abs(datetime.now(UTC) - created) < timedelta(minutes=1)
+        assert parcel.updated_at == created
+    async with parcels.session() as session:
+        changed = await session.get_one(Parcel, parcel.id)
+        changed.number += 1
+        await session.flush()
+        assert changed.created_at == created
+        assert changed.updated_at > created
