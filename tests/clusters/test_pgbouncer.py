@@ -196,6 +196,8 @@ async def test_workers_are_replaced_and_end_in_order() -> None:
         await node.execute("INSERT INTO users (email) VALUES ('a@example.com')")
         # With workers uvicorn does not say which port it has chosen.
         options = ["--workers", "2", "--port", str(free_port())]
+        # A busy machine is not a dead worker.
+        options += ["--timeout-worker-healthcheck", "60"]
         async with served(url, *options, POOL_SIZE="5") as (process, client):
 
             async def is_ready() -> bool:
@@ -213,17 +215,17 @@ async def test_workers_are_replaced_and_end_in_order() -> None:
             await until(two_again)
             before = workers_of(process)
             process.child.send_signal(signal.SIGHUP)
-            await until(both_are_others, 30)
+            await until(both_are_others)
             os.kill(min(workers_of(process)), signal.SIGKILL)
-            await until(two_again, 30)
+            await until(two_again)
             answers = await asyncio.gather(*(client.get("/users/1") for _ in range(50)))
             assert {answer.status_code for answer in answers} == {200}
 
             process.child.send_signal(signal.SIGTERM)
             began = time.monotonic()
-            await until(is_draining, 3)
+            await until(is_draining, 15)
             await process.child.wait()
             seconds = time.monotonic() - began
         report(seconds_from_sigterm_to_the_end=round(seconds, 1))
-        assert seconds < 10
+        assert seconds < 20
         assert workers_of(process) == set()
