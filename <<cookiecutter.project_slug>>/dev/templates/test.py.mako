@@ -23,10 +23,14 @@ UNKNOWN = ["1", str(2**63 - 1)]
 IMPOSSIBLE = ["0", "-1", "x", "1.5", "%00", str(2**63), "9" * 5000, "١", "1e3"]
 % endif
 
-REQUIRED = [${", ".join(f'"{field.column}"' for field in fields if not field.nullable)}]
-OPTIONAL = [${", ".join(f'"{field.column}"' for field in fields if field.nullable)}]
+REQUIRED: list[str] = [${", ".join(f'"{field.column}"' for field in fields if not field.nullable)}]
+OPTIONAL: list[str] = [${", ".join(f'"{field.column}"' for field in fields if field.nullable)}]
+% if any(field.unique for field in fields):
 UNIQUE = [${", ".join(f'"{field.column}"' for field in fields if field.unique)}]
+% endif
+% if filters:
 FILTERS = [${", ".join(f'"{field.column}"' for field in filters)}]
+% endif
 
 # What no field takes.
 BAD: list[tuple[str, Any]] = [
