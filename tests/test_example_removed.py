@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import VARIANTS, Render, Service, Variant, copy_service, python
+from conftest import VARIANTS, Render, Service, Variant, copy_service, generate, python, run
 
 # Each is put in place of the other in all files of the domain, as somebody would edit them.
 CHANGES = {
@@ -20,32 +20,6 @@ CHANGES = {
 }
 
 
-def edit(path: Path, *changes: tuple[str, str]) -> None:
-    """Replace text in a file, which has to have it."""
-    said = path.read_text()
-    for old, new in changes:
-        assert old in said, (path, old)
-        said = said.replace(old, new)
-    path.write_text(said)
-
-
-def remove_example(project: Path) -> None:
-    """Take the example away by hand."""
-    for path in ("app/models/user.py", "app/schemas/user.py", "app/api/users.py"):
-        (project / path).unlink()
-    (project / "tests/test_users.py").unlink()
-    [revision] = (project / "migrations/versions").glob("*_create_users.py")
-    revision.unlink()
-    edit(
-        project / "app/main.py", (", users\n", "\n"), ("    app.include_router(users.router)\n", "")
-    )
-    edit(
-        project / "app/models/__init__.py",
-        ("from app.models.user import User\n", ""),
-        (', "User"]', "]"),
-    )
-
-
 def passed(said: str) -> int:
     """Return how many tests have passed, where none failed."""
     found = re.search(r"^=* ?(\d+) passed in ", said, re.MULTILINE)
@@ -53,12 +27,18 @@ def passed(said: str) -> int:
     return int(found[1])
 
 
-def test_without_the_example_all_is_green(service: Service, tmp_path: Path) -> None:
-    project = copy_service(service, tmp_path / "my-service")
-    remove_example(project)
-    python(project, "-m", "ruff", "check", ".")
-    python(project, "-m", "mypy")
+@pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
+def test_without_the_example_all_is_green(variant: Variant, tmp_path: Path) -> None:
+    answers = (f"{prompt}={answer}" for prompt, answer in variant.answers.items())
+    generate(tmp_path, "run_tests=no", *answers)
+    project = tmp_path / "my-service"
+    said = run("make", "remove", "name=user", cwd=project).stdout
+    assert "app/models/user.py" in said
+    assert "Success: no issues" in run("make", "lint", cwd=project).stdout
     assert passed(python(project, "-m", "pytest", "-n", "2")) > 300
+    if "yes" not in variant:
+        said = run("make", "bench", "ARGS=--seconds 0.1 --rounds 1", cwd=project).stdout
+        assert "GET /health/ready" in said
 
 
 def test_the_core_does_not_know_the_example(service: Service, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """`python -m dev serve`: serve with a database of its own. `python -m dev run COMMAND …`: run
 a command, with `DATABASE_URL` where that is set, else with the same database. `python -m dev
 revision MESSAGE`: write a migration from the models, with either. `python -m dev shell`: look
-into either.
+into either. `python -m dev resource NAME FIELDS` and `python -m dev remove NAME`: write a resource,
+and take it away.
 
 The database lasts, in `.dev-database`.
 """
@@ -109,6 +110,12 @@ def main() -> None:
     run_parser.add_argument("arguments", nargs=argparse.REMAINDER)
     commands.add_parser("revision").add_argument("message")
     commands.add_parser("shell")
+    resource_parser = commands.add_parser("resource")
+    resource_parser.add_argument("name")
+    resource_parser.add_argument("fields")
+    resource_parser.add_argument("--key", default="int")
+    resource_parser.add_argument("--plural", default="")
+    commands.add_parser("remove").add_argument("name")
     arguments = parser.parse_args()
     try:
         if arguments.command == "serve":
@@ -117,6 +124,17 @@ def main() -> None:
             sys.exit(revision(arguments.message))
         elif arguments.command == "shell":
             sys.exit(shell())
+        elif arguments.command in ("resource", "remove"):
+            # Not for the other commands, which need no models.
+            from dev import resource
+
+            sys.exit(
+                resource.remove(arguments.name)
+                if arguments.command == "remove"
+                else resource.make(
+                    arguments.name, arguments.fields, arguments.key, arguments.plural
+                )
+            )
         else:
             sys.exit(run(arguments.module, arguments.arguments))
     except (database.NoServer, FileNotFoundError, RuntimeError) as reason:

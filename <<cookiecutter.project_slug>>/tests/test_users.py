@@ -216,6 +216,14 @@ async def test_bad_paging_is_refused(client: AsyncClient, query: str) -> None:
     assert response.status_code == 422
 
 
+async def test_list_finds_an_email_alone(client: AsyncClient) -> None:
+    ada, _ = await create(client), await create(client, email="bob@example.com")
+
+    page = (await client.get("/users", params={"email": ADA["email"]})).json()
+
+    assert page == {"items": [ada], "next": None}
+
+
 @pytest.mark.parametrize("limit", [1, 200])
 async def test_limits_of_paging(client: AsyncClient, limit: int) -> None:
     response = await client.get("/users", params={"limit": limit, "after": 2**63 - 1})

@@ -1,8 +1,12 @@
-"""The warning that all workers together may open more connections than they are allowed."""
+"""How many connections may be opened, and what watches over those that are."""
 
 import re
+import socket
+import sys
+from typing import Any
 
 import pytest
+from app.core.db import Database
 from programs import IS_POSTGRESQL, pgbouncer
 from replicas import replicated
 from tests.process import serve
@@ -51,3 +55,28 @@ if IS_POSTGRESQL:
             async with pgbouncer(pair.primary, ignore_startup_parameters=ignored) as url:
                 through = url.render_as_string(hide_password=False)
                 assert await warnings(DATABASE_URL=through) == []
+
+
+async def test_the_system_watches_over_connections() -> None:
+    """So that a machine that is gone is noticed within seconds, also by who waits for an answer.
+
+    Tried by hand between network namespaces, which takes root: 5 s, and 35 s without.
+    """
+    async with replicated() as pair:
+        database = Database(
+            pair.primary.url,
+            pool_size=1,
+            max_overflow=0,
+            pool_timeout=3,
+            pool_recycle=-1,
+            statement_timeout=30,
+        )
+        async with database:
+            connection = await database.pool.acquire()
+            driver: Any = connection.driver_connection
+            opened = driver._transport.get_extra_info("socket")
+            assert opened.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            if sys.platform == "linux":
+                assert opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 5
+                assert opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 5000
+            await database.pool.release(connection)

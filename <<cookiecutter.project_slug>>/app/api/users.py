@@ -1,5 +1,6 @@
 """Create, read, list, change and delete users."""
 
+from functools import cache
 from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Query, Response
@@ -10,7 +11,7 @@ from app.api.errors import CONFLICT, DATABASE_ERRORS, INVALID_BODY, NOT_FOUND
 from app.core.deps import RetryRoute, SessionDep
 from app.core.queries import Create, QueriesDep, Read, TransactionDep, Update
 from app.models import User
-from app.schemas.user import UserCreate, UserId, UserPage, UserRead, UserUpdate
+from app.schemas.user import Email, UserCreate, UserId, UserPage, UserRead, UserUpdate
 
 router = APIRouter(
     prefix="/users", tags=["users"], route_class=RetryRoute, responses=DATABASE_ERRORS
@@ -21,9 +22,13 @@ CREATE_USER = Create(UserRead, User, USER, given=UserCreate)
 USER_BY_ID = Read(UserRead, USER.where(User.id == bindparam("user_id")))
 LOCKED_USER = Read(UserRead, USER.where(User.id == bindparam("user_id")).with_for_update())
 UPDATE_USER = Update(update(User).where(User.id == bindparam("user_id")))
-USERS_AFTER = Read(
-    UserRead, USER.where(User.id > bindparam("after")).order_by(User.id).limit(bindparam("limit"))
-)
+
+
+@cache
+def users_after(*names: str) -> Read[UserRead]:
+    """Return the statement of a page, of those alone that have given values in these columns."""
+    page = USER.where(User.id > bindparam("after")).order_by(User.id).limit(bindparam("limit"))
+    return Read(UserRead, page.where(*(getattr(User, name) == bindparam(name) for name in names)))
 
 
 # The route that is asked for most comes first: the others need not be looked at for it.
@@ -49,9 +54,12 @@ async def list_users(
     queries: QueriesDep,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     after: UserId | None = None,
+    email: Email | None = None,
 ) -> UserPage:
     """List users by id, a page at a time: `next` of one page is `after` of the following."""
-    users = await queries.all(USERS_AFTER, after=after or 0, limit=limit + 1)
+    given = {"email": email}
+    wanted = {name: value for name, value in given.items() if value is not None}
+    users = await queries.all(users_after(*wanted), after=after or 0, limit=limit + 1, **wanted)
     more = len(users) > limit
     return UserPage(items=users[:limit], next=users[limit - 1].id if more else None)
 
@@ -67,7 +75,7 @@ async def update_user(transaction: TransactionDep, user_id: UserId, data: UserUp
     return user.model_copy(update=changes)
 
 
-@router.delete("/{user_id}", status_code=204, responses=NOT_FOUND)
+@router.delete("/{user_id}", status_code=204, responses={**NOT_FOUND, **CONFLICT})
 async def delete_user(session: SessionDep, user_id: UserId) -> None:
     """Delete a user."""
     await session.delete(await lock_user(session, user_id))

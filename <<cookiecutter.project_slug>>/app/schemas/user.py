@@ -5,10 +5,8 @@ from typing import Annotated
 
 from pydantic import MISSING, BaseModel, ConfigDict, Field, StringConstraints
 
-# The largest BIGINT: beyond it the driver raises instead of finding nothing.
-MAX_ID = 2**63 - 1
-
-UserId = Annotated[int, Field(ge=1, le=MAX_ID)]
+# Up to the largest BIGINT: beyond it the driver raises instead of finding nothing.
+UserId = Annotated[int, Field(ge=1, lt=2**63)]
 
 <% if cookiecutter.database == "postgresql" %>
 # As long as the columns, and without NUL, which PostgreSQL cannot store in text.

@@ -193,10 +193,10 @@ async def test_who_is_cancelled_while_a_connection_opens_is_cancelled(use: Use) 
     async def nothing(_: Any) -> None: ...
 
     async with started(pool_size=1, pool_timeout=30) as (_, database):
-        # The first of all asks the server more.
-        await use(database, nothing)
         for turns in range(30):
-            await database.engine.dispose()
+            connection = await database.pool.acquire()
+            connection.invalidate()
+            await database.pool.release(connection)
             task = asyncio.create_task(use(database, nothing))
             for _ in range(turns):
                 await asyncio.sleep(0)

@@ -1,0 +1,141 @@
+"""`make resource` writes what a person would have written and proves it, and can be undone."""
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Service, commit, copy_service, environment, python, run
+
+SHOP = "number:str:unique total:decimal placed_at:datetime note:text? user:ref"
+ALL = (
+    "name:str:index a:int? b:bigint c:bool d:float? e:decimal? f:date g:datetime? h:uuid:unique"
+    " i:json j:json? k:enum(red, green)? ll:enum(x,y):index m:text owner:ref(user)?"
+)
+
+# What is special about the example, beside what `make resource` would write for it.
+SPECIAL = {
+    "app/models/user.py": 2,
+    "app/schemas/user.py": 4,
+    "app/api/users.py": 0,
+}
+
+
+@pytest.fixture
+def project(service: Service, tmp_path: Path) -> Path:
+    """A copy of a service, in a repository of its own."""
+    copy = copy_service(service, tmp_path / "my-service")
+    run("git", "init", "--quiet", cwd=copy)
+    commit(copy, "Begin")
+    return copy
+
+
+def status(project: Path) -> str:
+    """Return what has changed since the last commit."""
+    return run("git", "status", "--short", cwd=project).stdout
+
+
+def make(project: Path, *words: str, code: int = 0) -> str:
+    """Run make; return what it says."""
+    return run("make", *words, cwd=project, code=code).stdout
+
+
+def is_clean(project: Path) -> None:
+    """Check style, format and types of what was written."""
+    python(project, "-m", "ruff", "check")
+    python(project, "-m", "ruff", "format", "--check")
+    python(project, "-m", "mypy")
+
+
+def test_a_resource_comes_with_its_proof_and_goes_without_a_trace(project: Path) -> None:
+    began = time.monotonic()
+    said = make(project, "resource", "name=order", f"fields={SHOP}")
+    took = time.monotonic() - began
+    found = re.search(r"^(\d+) passed in ", said, re.MULTILINE)
+    assert found, said
+    assert int(found[1]) >= 20
+    # Twice the seconds that it may take: other tests run beside it.
+    assert took < 80
+    is_clean(project)
+    refused = make(project, "remove", "name=user", code=2)
+    assert "name=user: app/models/order.py, tests/test_orders.py would miss it" in refused
+
+    make(project, "remove", "name=order")
+    assert status(project) == ""
+
+
+def test_every_type_and_a_key_of_another(project: Path) -> None:
+    said = make(project, "resource", "name=thing_box", f"fields={ALL}", "key=uuid")
+    assert re.search(r"^\d+ passed in ", said, re.MULTILINE), said
+    said = make(project, "resource", "name=person", "plural=people", "fields=thing_box:ref")
+    assert re.search(r"^\d+ passed in ", said, re.MULTILINE), said
+    is_clean(project)
+    make(project, "remove", "name=person")
+    make(project, "remove", "name=thing_box")
+    assert status(project) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "reason"),
+    [
+        ("orders", "a:int", "write the singular, such as order"),
+        ("Order", "a:int", "write up to 40 small letters"),
+        ("class", "a:int", "Python or the files use that word"),
+        ("session", "a:int", "Python or the files use that word"),
+        ("user", "a:int", "there is app/models/user.py"),
+        ("error", "a:int", "there is app/schemas/error.py, app/api/errors.py already"),
+        ("decimal", "a:int", "there is Decimal already"),
+        ("order", "", "name at least one, and each once"),
+        ("order", "a:int a:str", "name at least one, and each once"),
+        ("order", "a", "write name:type"),
+        ("order", "a:money", "no such type; there is str, text, int"),
+        ("order", "a:int:primary", "write name:type"),
+        ("order", "for:int", "Python or the files use that word"),
+        ("order", "id:int", "Python or the files use that word"),
+        ("order", "json:str", "pydantic has json for itself"),
+        ("order", "model_x:str", "pydantic has model_x for itself"),
+        ("order", "a:json:unique", "json takes no :unique"),
+        ("order", "a:enum", "name each choice once"),
+        ("order", "a:enum(x,x)", "name each choice once"),
+        ("order", "customer:ref", "no model Customer to refer to; there is User"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_in_one_line(
+    project: Path, name: str, fields: str, reason: str
+) -> None:
+    said = python(project, "-m", "dev", "resource", name, fields, code=1)
+    assert reason in said
+    assert len(said.splitlines()) == 1
+    assert status(project) == ""
+
+
+def test_where_it_was_applied_its_table_is_dropped(project: Path) -> None:
+    make(project, "resource", "name=order", "fields=a:int:index")
+    make(project, "migrate")
+    commit(project, "Add orders")
+
+    make(project, "remove", "name=order")
+
+    changes = [line for line in status(project).splitlines() if "migrations" in line]
+    assert changes
+    assert all(re.search(r"^\?\? .*drop_orders\.py$", line) for line in changes)
+    make(project, "migrate")
+    python(project, "-m", "dev", "run", "alembic", "check")
+    python(project, "-m", "dev", "run", "alembic", "downgrade", "base")
+
+
+def test_an_error_half_way_leaves_nothing(project: Path) -> None:
+    env = environment(TEST_DATABASE_URL="nonsense://nowhere")
+    python(project, "-m", "dev", "resource", "order", "a:int", env=env, code=1)
+    assert status(project) == ""
+
+
+def test_the_example_is_what_this_writes(project: Path) -> None:
+    shipped = {path: (project / path).read_text().splitlines() for path in SPECIAL}
+    make(project, "remove", "name=user")
+    make(project, "resource", "name=user", "fields=email:str:unique full_name:str?")
+    for path, lines in shipped.items():
+        written = (project / path).read_text().splitlines()
+        special = [line for line in lines if line not in written]
+        assert len(special) <= SPECIAL[path], (path, special)
+    is_clean(project)
