@@ -59,8 +59,10 @@ class Bench:
     def ask(self, address: str, names: Sequence[str], clients: int, seconds: float) -> Figures:
         """Ask for a mix of routes, by their weights."""
         weights = [self.routes.weights[name] for name in names]
-        # More than a worker answers, so that none is asked twice.
-        wanted = random.choices(names, weights, k=int(5000 * seconds))
+        # More than a worker answers, so that nothing is created twice; reads may come again.
+        writes = any(not name.startswith("GET ") for name in names)
+        count = int(10_000 * (seconds + 0.5)) if writes else 1000
+        wanted = random.choices(names, weights, k=count)
         requests = map(self.routes.request, wanted)
         return load(address, requests, clients, seconds, self.routes.headers)
 
