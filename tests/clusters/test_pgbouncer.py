@@ -126,7 +126,7 @@ async def test_a_killed_migration_leaves_no_lock() -> None:
             doomed.kill()
             await doomed.wait()
             last.write_text(REVISION.format(head=head))
-            code, said = await asyncio.wait_for(migrate(url, folder=project), 20)
+            code, said = await asyncio.wait_for(migrate(url, folder=project), 60)
             assert code == 0, said
 
 
