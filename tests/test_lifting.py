@@ -67,7 +67,7 @@ asyncio.run(watch(*sys.argv[1:]))
 
 def steps() -> str:
     """Return the README's section."""
-    _, _, rest = (TEMPLATE / "README.md").read_text().partition("\n## Take off with an old")
+    _, _, rest = (TEMPLATE / "README.md").read_text().partition("\n## Adopting db.py")
     section, _, _ = rest.partition("\n## ")
     return section
 

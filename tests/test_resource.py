@@ -42,10 +42,9 @@ def make(project: Path, *words: str, code: int = 0) -> str:
 
 def is_clean(project: Path) -> None:
     """Check style, format and types of what was written."""
-    folders = ["app", "dev", "migrations", "tests"]
-    python(project, "-m", "ruff", "check", *folders)
-    python(project, "-m", "ruff", "format", "--check", *folders)
-    python(project, "-m", "mypy", *folders)
+    python(project, "-m", "ruff", "check")
+    python(project, "-m", "ruff", "format", "--check")
+    python(project, "-m", "mypy")
 
 
 def test_a_resource_comes_with_its_proof_and_goes_without_a_trace(project: Path) -> None:

@@ -8,7 +8,7 @@ import random
 import shutil
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,6 +25,9 @@ BASELINE = PROJECT / "bench" / "baseline.json"
 
 # Few for a single route, so that one that only waits is slower too; more for sizes of the pool.
 CLIENTS, CLIENTS_OF_POOL = 4, 64
+
+# Seconds in which a new process opens its connections and warms up.
+WARM_UP = 0.3
 
 # A route has fallen when it has less than this part of its baseline in three quarters of the rounds,
 # in each of some tries: a noisy moment of the machine is not the service's.
@@ -53,12 +56,15 @@ class Bench:
     routes: Routes
     seconds: float
 
-    def ask(self, address: str, weights: Mapping[str, int], clients: int) -> Figures:
-        """Ask for a mix of routes."""
-        # More than a worker answers, so that none is asked twice.
-        wanted = random.choices(list(weights), list(weights.values()), k=int(5000 * self.seconds))
+    def ask(self, address: str, names: Sequence[str], clients: int, seconds: float) -> Figures:
+        """Ask for a mix of routes, by their weights."""
+        weights = [self.routes.weights[name] for name in names]
+        # More than a worker answers, so that nothing is created twice; reads may come again.
+        writes = any(not name.startswith("GET ") for name in names)
+        count = int(10_000 * (seconds + 0.5)) if writes else 1000
+        wanted = random.choices(names, weights, k=count)
         requests = map(self.routes.request, wanted)
-        return load(address, requests, clients, self.seconds, self.routes.headers)
+        return load(address, requests, clients, seconds, self.routes.headers)
 
     def measure(self, names: list[str], rounds: int) -> dict[str, dict[str, float]]:
         """Measure routes, each in turn with the reference, so that noise hits both."""
@@ -67,7 +73,7 @@ class Bench:
         for _ in range(rounds):
             for name in names:
                 bare = load(self.reference, [("GET", "/", "")], CLIENTS, self.seconds)
-                taken[name].append(self.ask(self.service, {name: 1}, CLIENTS))
+                taken[name].append(self.ask(self.service, [name], CLIENTS, self.seconds))
                 shares[name].append(taken[name][-1].rate / max(1, bare.rate))
         found = {}
         print(f"\n{f'{CLIENTS} clients':<40} {HEAD}   share of the reference")
@@ -95,11 +101,14 @@ class Bench:
 
         The best round of each counts: whatever else the machine does only slows it down.
         """
+        names = list(self.routes.weights)
         taken: dict[int, list[Figures]] = {size: [] for size in sizes}
         for number in range(rounds):
             for size in sizes if number % 2 == 0 else reversed(sizes):
                 with serve("app.main:app", url, size) as address:
-                    taken[size].append(self.ask(address, self.routes.weights, CLIENTS_OF_POOL))
+                    self.ask(address, names, CLIENTS_OF_POOL, WARM_UP)
+                    figures = self.ask(address, names, CLIENTS_OF_POOL, 3 * self.seconds)
+                    taken[size].append(figures)
         return {size: max(rows, key=lambda row: row.rate) for size, rows in taken.items()}
 
 
@@ -169,11 +178,11 @@ def run(url: URL, options: argparse.Namespace, bench: Bench) -> None:
         "max_connections": allowed,
         "pool_size_by_workers": advice,
     }
+    options.results.mkdir(parents=True, exist_ok=True)
+    (options.results / "bench.json").write_text(json.dumps(outcome, indent=2) + "\n")
     # Nothing else here needs matplotlib.
     from bench import chart
 
-    options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "bench.json").write_text(json.dumps(outcome, indent=2) + "\n")
     chart.draw(outcome, options.results / "bench.svg")
     print(f"\nWritten: {options.results}/bench.json, bench.svg")
 
@@ -204,11 +213,13 @@ def main() -> None:
     try:
         with (
             migrated_database() as url,
-            serve("bench.reference:app", url, 1) as reference,
+            serve("bench.reference:app", url, options.pool_size) as reference,
             serve("app.main:app", url, options.pool_size) as service,
             Client(base_url=service, headers=JSON, limits=CLOSED_AFTER_USE) as client,
         ):
             bench = Bench(service, reference, Routes(client), options.seconds)
+            bench.ask(service, list(bench.routes.weights), CLIENTS_OF_POOL, WARM_UP)
+            load(reference, [("GET", "/", "")], CLIENTS_OF_POOL, WARM_UP)
             run(url, options, bench)
     except (database.NoServer, RuntimeError) as reason:
         sys.exit(str(reason))

@@ -17,7 +17,7 @@ from mako.template import Template
 from sqlalchemy import URL
 
 from app import models
-from dev import database
+from dev import database, server
 from dev.fields import TAKEN_CLASSES, Refused, camel, check_name, parse_field
 
 PROJECT = Path(__file__).parent.parent
@@ -134,16 +134,16 @@ def changed(files: dict[Path, str | None]) -> Iterator[None]:
         raise
 
 
-def write_revision(server: URL, message: str) -> None:
+def write_revision(at: URL, message: str) -> None:
     """Write a revision from the models, by a database that is made by those before it."""
     name = f"resource_{os.getpid()}"
-    url = database.create_database(server, name).render_as_string(hide_password=False)
+    url = database.create_database(at, name).render_as_string(hide_password=False)
     settings = {"DATABASE_URL": url, "MIGRATION_DATABASE_URL": url}
     try:
         run("alembic", "upgrade", "head", **settings)
         run("alembic", "revision", "--autogenerate", "-m", message, **settings)
     finally:
-        database.drop_database(server, name)
+        database.drop_database(at, name)
 
 
 def plural_of(name: str) -> str:
@@ -189,10 +189,10 @@ def make(name: str, fields: str, key: str, plural: str) -> int:
     files: dict[Path, str | None] = {**registered(resource, there=True)}
     for template, path in resource.files.items():
         files[path] = Template(filename=str(TEMPLATES / f"{template}.py.mako")).render(**values)
-    with database.running() as server:
-        os.environ["TEST_DATABASE_URL"] = server.render_as_string(hide_password=False)
+    with database.running() as url:
+        os.environ["TEST_DATABASE_URL"] = url.render_as_string(hide_password=False)
         with changed(files):
-            write_revision(server, f"create {resource.plural}")
+            write_revision(url, f"create {resource.plural}")
         for path in (*files, *resource.revisions):
             print(path.relative_to(PROJECT))
         tests = [sys.executable, "-m", "pytest", "-q", str(resource.files["test"])]
@@ -202,7 +202,7 @@ def make(name: str, fields: str, key: str, plural: str) -> int:
 def is_applied(revisions: list[str]) -> bool:
     """Return whether the database of `DATABASE_URL`, else that of `make dev`, has one of them."""
     named = "DATABASE_URL" in os.environ | dotenv_values(PROJECT / ".env")
-    if not named and not (PROJECT / ".dev-database").exists():
+    if not named and not server.data_folder(PROJECT).exists():
         return False
     history = ["-m", "dev", "run", "alembic", "history", "--rev-range", "base:current"]
     done = subprocess.run([sys.executable, *history], cwd=PROJECT, text=True, capture_output=True)
@@ -265,8 +265,8 @@ def remove(name: str) -> int:
         if (found := re.search(r"^revision = ['\"](\w+)", path.read_text(), re.MULTILINE))
     }
     if is_applied(list(revisions.values())):
-        with database.running() as server, changed(files):
-            write_revision(server, f"drop {resource.plural}")
+        with database.running() as url, changed(files):
+            write_revision(url, f"drop {resource.plural}")
     else:
         with changed(files | without(revisions)):
             pass

@@ -402,12 +402,14 @@ def resume_cluster(folders: list[Path]) -> None:
 
 
 @asynccontextmanager
-async def served(url: URL, **settings: str) -> AsyncIterator[tuple[Process, AsyncClient]]:
-    """Serve the application with more routes."""
+async def served(
+    url: URL, *options: str, **settings: str
+) -> AsyncIterator[tuple[Process, AsyncClient]]:
+    """Serve the application with more routes, with options of uvicorn's."""
     settings |= {"DATABASE_URL": url.render_as_string(hide_password=False)}
     settings |= {"PYTHONPATH": str(HERE)}
     async with (
-        serve("more_routes:app", **settings) as process,
+        serve("more_routes:app", *options, **settings) as process,
         AsyncClient(base_url=process.url, timeout=30, limits=Limits(max_connections=50)) as client,
     ):
         yield process, client

@@ -1,6 +1,10 @@
 """A service behind PgBouncer in transaction mode: each transaction may get another connection."""
 
 import asyncio
+import os
+import signal
+import subprocess
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,6 +12,7 @@ from contextlib import asynccontextmanager
 from programs import (
     Node,
     copy_project,
+    free_port,
     migrate,
     migrating,
     pgbouncer,
@@ -19,6 +24,7 @@ from programs import (
 )
 from sqlalchemy import URL, NullPool, text
 from sqlalchemy.ext.asyncio import create_async_engine
+from tests.process import Process
 
 # The second one to run one of these fails: what it makes is there.
 REVISION = """
@@ -120,7 +126,7 @@ async def test_a_killed_migration_leaves_no_lock() -> None:
             doomed.kill()
             await doomed.wait()
             last.write_text(REVISION.format(head=head))
-            code, said = await asyncio.wait_for(migrate(url, folder=project), 20)
+            code, said = await asyncio.wait_for(migrate(url, folder=project), 60)
             assert code == 0, said
 
 
@@ -175,3 +181,51 @@ async def test_a_changed_type_is_no_end_of_answers() -> None:
                 assert answer.status_code == 200, answer.text
                 # A route that is run once tells each client once.
                 assert statuses[method, where, 503] <= 8 * len(CHANGES)
+
+
+def workers_of(process: Process) -> set[int]:
+    """Return the processes that serve."""
+    words = ["ps", "-ww", "-o", "pid=", "-o", "args=", "--ppid", str(process.child.pid)]
+    listed = subprocess.run(words, capture_output=True, text=True).stdout
+    return {int(line.split()[0]) for line in listed.splitlines() if "spawn_main" in line}
+
+
+async def test_workers_are_replaced_and_end_in_order() -> None:
+    async with postgresql() as node, pgbouncer(node) as url:
+        assert (await migrate(url))[0] == 0
+        await node.execute("INSERT INTO users (email) VALUES ('a@example.com')")
+        # With workers uvicorn does not say which port it has chosen.
+        options = ["--workers", "2", "--port", str(free_port())]
+        # A busy machine is not a dead worker.
+        options += ["--timeout-worker-healthcheck", "60"]
+        async with served(url, *options, POOL_SIZE="5") as (process, client):
+
+            async def is_ready() -> bool:
+                return (await client.get("/health/ready")).status_code == 200
+
+            async def is_draining() -> bool:
+                return "Shutting down" in (await client.get("/health/ready")).text
+
+            async def both_are_others() -> bool:
+                return len(workers_of(process) - before) == 2 and await is_ready()
+
+            async def two_again() -> bool:
+                return len(workers_of(process)) == 2 and await is_ready()
+
+            await until(two_again)
+            before = workers_of(process)
+            process.child.send_signal(signal.SIGHUP)
+            await until(both_are_others)
+            os.kill(min(workers_of(process)), signal.SIGKILL)
+            await until(two_again)
+            answers = await asyncio.gather(*(client.get("/users/1") for _ in range(50)))
+            assert {answer.status_code for answer in answers} == {200}
+
+            process.child.send_signal(signal.SIGTERM)
+            began = time.monotonic()
+            await until(is_draining, 15)
+            await process.child.wait()
+            seconds = time.monotonic() - began
+        report(seconds_from_sigterm_to_the_end=round(seconds, 1))
+        assert seconds < 20
+        assert workers_of(process) == set()

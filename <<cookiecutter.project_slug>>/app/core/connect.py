@@ -137,16 +137,8 @@ async def open_within(limit: float, **options: Any) -> Any:
 
     Raises TimeoutError.
     """
-    task = asyncio.current_task()
-    assert task is not None
-    cancelled = task.cancelling()
     async with asyncio.timeout(limit):
         connection: Any = await asyncmy.connect(**options)
-    if task.cancelling() > cancelled:
-        # `wait_for`, by which the driver reads, loses a cancellation that comes with an answer in
-        # Python 3.11.
-        connection.close()
-        raise asyncio.CancelledError
     if options.get("ssl"):
         # Over TLS the driver does not tell MariaDB that it has a command for many rows, but sends
         # it: error 1295.

@@ -11,8 +11,10 @@ from httpx2 import AsyncClient
 from tests import test_${module}
 % endfor
 
+% if any("number" in field.sample for field in fields):
 numbers = count(1)
 
+% endif
 % if key == "uuid":
 UNKNOWN = [str(UUID(int=0)), str(UUID(int=2**128 - 1))]
 IMPOSSIBLE = ["0", "x", "%00", "9" * 5000, f"{UUID(int=0)}0"]
@@ -21,10 +23,14 @@ UNKNOWN = ["1", str(2**63 - 1)]
 IMPOSSIBLE = ["0", "-1", "x", "1.5", "%00", str(2**63), "9" * 5000, "١", "1e3"]
 % endif
 
-REQUIRED = [${", ".join(f'"{field.column}"' for field in fields if not field.nullable)}]
-OPTIONAL = [${", ".join(f'"{field.column}"' for field in fields if field.nullable)}]
+REQUIRED: list[str] = [${", ".join(f'"{field.column}"' for field in fields if not field.nullable)}]
+OPTIONAL: list[str] = [${", ".join(f'"{field.column}"' for field in fields if field.nullable)}]
+% if any(field.unique for field in fields):
 UNIQUE = [${", ".join(f'"{field.column}"' for field in fields if field.unique)}]
+% endif
+% if filters:
 FILTERS = [${", ".join(f'"{field.column}"' for field in filters)}]
+% endif
 
 # What no field takes.
 BAD: list[tuple[str, Any]] = [
@@ -38,7 +44,9 @@ BAD: list[tuple[str, Any]] = [
 
 async def body(client: AsyncClient) -> dict[str, Any]:
     """Return another ${words} to create; what it refers to is there."""
+% if any("number" in field.sample for field in fields):
     number = next(numbers)
+% endif
     return {
 % for field in fields:
         "${field.column}": ${field.sample},
