@@ -110,7 +110,7 @@ def test_what_cannot_be_made_is_refused_in_one_line(
 
 
 def test_where_it_was_applied_its_table_is_dropped(project: Path) -> None:
-    make(project, "resource", "name=order", "fields=a:int:index")
+    make(project, "resource", "name=order", "fields=a:int:index user:ref")
     make(project, "migrate")
     commit(project, "Add orders")
 

@@ -320,7 +320,7 @@ def compare_checks(
 
 def split_circles(operations: list[MigrateOperation], metadata: MetaData) -> None:
     """Make and drop foreign keys apart from tables that refer to each other in a circle."""
-    gone: set[tuple[str | None, str]] = set()
+    gone: set[str] = set()
     for operation in list(operations):
         if isinstance(operation, ops.CreateTableOp):
             table = metadata.tables[operation.to_table().key]
@@ -332,11 +332,12 @@ def split_circles(operations: list[MigrateOperation], metadata: MetaData) -> Non
         if isinstance(operation, ops.DropTableOp) and operation._reverse is not None:
             for constraint in operation._reverse.columns:
                 if isinstance(constraint, ForeignKeyConstraint):
-                    referred = constraint.referred_table
-                    if (referred.schema, referred.name) in gone:
+                    # By its name: a table that stays is not among those that go.
+                    referred, _, _ = constraint.elements[0].target_fullname.rpartition(".")
+                    if referred in gone:
                         constraint.use_alter = True
                         operations.append(ops.DropConstraintOp.from_constraint(constraint))
-            gone.add((operation.schema, operation.table_name))
+            gone.add(".".join(filter(None, (operation.schema, operation.table_name))))
 
 
 def rank(operation: MigrateOperation) -> int:

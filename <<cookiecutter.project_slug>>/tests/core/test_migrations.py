@@ -263,6 +263,22 @@ def test_autogenerate_writes_what_goes_up_and_down(empty: URL, tmp_path: Path) -
     command.upgrade(config, "head")
 
 
+def test_a_table_goes_and_what_it_refers_to_stays(notes: Config, empty: URL) -> None:
+    reference: Column[int] = Column("note_id", ForeignKey("_test_notes.id"), index=True)
+    pages = Table("_test_pages", Base.metadata, Column("id", Integer, primary_key=True), reference)
+    try:
+        command.revision(notes, "pages", autogenerate=True)
+        command.upgrade(notes, "head")
+    finally:
+        Base.metadata.remove(pages)
+    command.revision(notes, "no pages", autogenerate=True)
+    command.upgrade(notes, "head")
+
+    command.check(notes)
+    assert "_test_notes" in tables(empty)
+    assert "_test_pages" not in tables(empty)
+
+
 <% if cookiecutter.database == "mysql" %>
 def test_a_schema_is_refused(alembic: Config, empty: URL) -> None:
     table = Table("_test_invoices", Base.metadata, schema="billing")
