@@ -49,7 +49,7 @@ from app.core.queries import Create, Queries, Read, Update
 <% if cookiecutter.database == "mysql" %>
 from app.models.base import UTCDateTime
 <% endif %>
-from tests.core.conftest import started, tables_of
+from tests.core.conftest import be_impatient, started, tables_of
 from tests.core.people import PERSON
 from tests.core.tables import Person, PersonRead
 
@@ -191,11 +191,13 @@ async def test_names_are_checked(things: Queries, clean: None) -> None:
 
 
 async def test_a_checkout_opens_what_is_missing() -> None:
-    async with started(pool_size=1, max_overflow=1, pool_timeout=0.1) as (_, database):
+    async with started(pool_size=1, max_overflow=1) as (_, database):
         pool = database.pool
         first, second = await pool.acquire(), await pool.acquire()
+        be_impatient(database, 0.1)
         with pytest.raises(PoolTimeoutError):
             await pool.acquire()
+        be_impatient(database, 20)
         waiting = asyncio.create_task(pool.acquire())
         await asyncio.sleep(0)
         driver = first.driver_connection
