@@ -30,6 +30,10 @@ T = TypeVar("T")
 <% if cookiecutter.database == "postgresql" %>
 DRIVER_ERRORS = (PostgresError, InterfaceError)
 
+# Who has prepared a statement is in a transaction on the server, of which the driver knows nothing:
+# it ends that when it sends the values, which need not come to that. So does this.
+END = "SELECT"
+
 
 def fetch(driver: Any, sql: str, arguments: Sequence[Any]) -> Awaitable[Any]:
     """Return all rows of a statement."""
@@ -179,17 +183,16 @@ class Connection:
     async def _describe(self, sql: str) -> list[int]:
         driver: Any = self._pooled.driver_connection
         prepared = await self._guard(sql, driver.prepare(sql))
-        await self._end_what_was_prepared(driver)
-        return [attribute.type.oid for attribute in prepared.get_attributes()]
+        codes = [attribute.type.oid for attribute in prepared.get_attributes()]
+        if not driver.is_in_transaction():
+            await self._guard(END, driver.execute(END))
+        return codes
 
     async def _end_what_was_prepared(self, driver: Any) -> None:
-        """End the transaction, with its locks, in which the server is after it prepared something.
-
-        The driver has it ended when it sends the values, which need not come to that.
-        """
+        """End the transaction, with its locks, that a refused value leaves open; see `END`."""
         try:
             if not driver.is_in_transaction():
-                await driver.execute("SELECT")
+                await driver.execute(END)
         except Exception:
             self.invalidate()
 
