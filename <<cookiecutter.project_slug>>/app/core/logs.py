@@ -68,16 +68,17 @@ class RequestIds:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        given = trace = b""
+        identifier = trace = b""
         for name, value in scope["headers"]:
             if name == b"x-request-id":
-                given = value
+                identifier = value
             elif name == b"traceparent":
                 trace = value
         # Told apart, not secret: no reason to ask the system for each.
-        identifier = given if REQUEST_ID.fullmatch(given) else b"%032x" % random.getrandbits(128)
+        if not identifier or not REQUEST_ID.fullmatch(identifier):
+            identifier = b"%032x" % random.getrandbits(128)
         request_id.set(identifier.decode())
-        if found := TRACEPARENT.fullmatch(trace):
+        if trace and (found := TRACEPARENT.fullmatch(trace)):
             trace_id.set(found[1].decode())
         header = (b"x-request-id", identifier)
 
