@@ -139,14 +139,11 @@ class RetryRoute(APIRoute):
                     # time.
                     async with function_stack:
                         return await handler(Request(scope, body.reader(), request._send))
-                    raise RuntimeError("A dependency kept an error to itself: it must raise it")
                 except BaseException as error:
                     # Those of the request's scope go on until the answer is sent, if there is one.
-                    if await request_stack.__aexit__(type(error), error, error.__traceback__):
-                        raise RuntimeError(
-                            "A dependency kept an error to itself: it must raise it"
-                        ) from error
-                    raise
+                    if not await request_stack.__aexit__(type(error), error, error.__traceback__):
+                        raise
+                raise RuntimeError("A dependency kept an error to itself: it must raise it")
 
             return await retry_conflicts(unit_of_work, repeatable=lambda: body.is_whole)
 

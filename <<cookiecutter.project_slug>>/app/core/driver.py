@@ -30,9 +30,17 @@ T = TypeVar("T")
 <% if cookiecutter.database == "postgresql" %>
 DRIVER_ERRORS = (PostgresError, InterfaceError)
 
-# Who has prepared a statement is in a transaction on the server, of which the driver knows nothing:
-# it ends that when it sends the values, which need not come to that. So does this.
+# Ends a transaction of which only the server knows.
 END = "SELECT"
+
+
+async def end_what_was_prepared(driver: Any) -> None:
+    """End the transaction, with its locks, in which the server is once it has prepared a statement.
+
+    The driver knows nothing of it, and ends it when it sends the values: it need not come to that.
+    """
+    if not driver.is_in_transaction():
+        await driver.execute(END)
 
 
 def fetch(driver: Any, sql: str, arguments: Sequence[Any]) -> Awaitable[Any]:
@@ -184,17 +192,8 @@ class Connection:
         driver: Any = self._pooled.driver_connection
         prepared = await self._guard(sql, driver.prepare(sql))
         codes = [attribute.type.oid for attribute in prepared.get_attributes()]
-        if not driver.is_in_transaction():
-            await self._guard(END, driver.execute(END))
+        await self._guard(END, end_what_was_prepared(driver))
         return codes
-
-    async def _end_what_was_prepared(self, driver: Any) -> None:
-        """End the transaction, with its locks, that a refused value leaves open; see `END`."""
-        try:
-            if not driver.is_in_transaction():
-                await driver.execute(END)
-        except Exception:
-            self.invalidate()
 
 <% else %>
         return make_plan(statement, values, dialect)
@@ -222,7 +221,10 @@ class Connection:
                 self._database.ending.change(sql)
             elif getattr(cause, "severity", None) is None:
                 # The driver itself refused a value.
-                await self._end_what_was_prepared(driver)
+                try:
+                    await end_what_was_prepared(driver)
+                except Exception:
+                    self.invalidate()
 <% endif %>
             if isinstance(cause, TimeoutError) or not (lost or known):
                 raise
