@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 # Where hooks and tests find uv
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help service test test-clusters lint benchmark programs cluster-programs
+.PHONY: help service test test-clusters lint benchmark dashboard programs cluster-programs
 help: ## Show the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
@@ -29,6 +29,9 @@ lint: .venv/dev.stamp ## Check style, format and types of hooks, tests and bench
 
 benchmark: .venv/service.stamp programs ## Measure services, and write the README's tables: [ARGS=--help]
 	@.venv/bin/python benchmarks/run.py $(ARGS)
+
+dashboard: .venv/service.stamp programs ## Draw the dashboard from a real run: [ARGS=--help]
+	@.venv/bin/python benchmarks/dashboard.py $(ARGS)
 
 # The two groups of pyproject.toml: `service` is what is needed to make a service.
 .venv/%.stamp: pyproject.toml | .venv/bin/uv

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
@@ -53,6 +55,10 @@ STYLE = {
     "axes.grid.axis": "y",
     "grid.color": "#e4e7eb",
     "legend.fontsize": 7,
+    # Points that a line would pass by within half a pixel are left out.
+    "path.simplify_threshold": 0.5,
+    # Text stays text, which is half of the size.
+    "svg.fonttype": "none",
     # The same run gives the same file.
     "svg.hashsalt": "dashboard",
 }
@@ -81,17 +87,21 @@ def values_of(points: Sequence[tuple[float, str]], begin: float, seconds: int) -
     return values
 
 
-def overrides(panel: Mapping[str, Any]) -> list[tuple[re.Pattern[str], str]]:
-    """Return which names have which colour."""
-    found = []
-    for each in panel["fieldConfig"]["overrides"]:
+def base_of(name: str) -> str:
+    """Return what a series is about: the same for its p50 and its p99."""
+    return re.sub(r"^p(50|99) ", "", name)
+
+
+def options_of(panel: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return how a series is drawn; as in Grafana, what comes last counts."""
+    config = panel["fieldConfig"]
+    options = dict(config["defaults"]["custom"])
+    for each in config["overrides"]:
         pattern = each["matcher"]["options"]
-        by_regexp = each["matcher"]["id"] == "byRegexp"
-        pattern = pattern.strip("/") if by_regexp else f"^{re.escape(pattern)}$"
-        for each_property in each["properties"]:
-            if each_property["id"] == "color":
-                found.append((re.compile(pattern), COLOURS[each_property["value"]["fixedColor"]]))
-    return found
+        regexp = each["matcher"]["id"] == "byRegexp"
+        if re.search(pattern.strip("/"), name) if regexp else pattern == name:
+            options |= {p["id"].removeprefix("custom."): p["value"] for p in each["properties"]}
+    return options
 
 
 def draw_panel(
@@ -100,42 +110,52 @@ def draw_panel(
     """Draw one panel, where p50 and p99 of a thing have one colour; return its axes."""
     axes = card.subplots()
     defaults = panel["fieldConfig"]["defaults"]
-    fixed = overrides(panel)
-    bases = list(dict.fromkeys(re.sub(r"^p(50|99) ", "", name) for name in series))
+    options = {name: options_of(panel, name) for name in series}
+    bases = list(dict.fromkeys(base_of(name) for name in series))
     colours = dict(zip(bases, PALETTE * len(bases), strict=False))
-    for base in bases:
-        # As in Grafana, the last that fits counts.
-        for pattern, colour in fixed:
-            if pattern.search(base):
-                colours[base] = colour
-    seconds_axis = range(seconds + 1)
-    if defaults["custom"]["stacking"]["mode"] == "normal":
-        layers = [[0 if math.isnan(value) else value for value in series[name]] for name in bases]
-        if layers:
-            axes.stackplot(
-                seconds_axis, *layers, colors=[colours[name] for name in bases], alpha=0.8
-            )
-    else:
-        for name, values in series.items():
-            base = re.sub(r"^p(50|99) ", "", name)
-            style = "--" if name.startswith("p50 ") else "-"
-            width = 0.9 if name.startswith("p50 ") else 1.3
-            axes.plot(seconds_axis, values, style, color=colours[base], linewidth=width)
+    for name in series:
+        if "color" in options[name]:
+            colours[base_of(name)] = COLOURS[options[name]["color"]["fixedColor"]]
+    floor = [0.0] * (seconds + 1)
+    for name, values in series.items():
+        colour, dashed = colours[base_of(name)], "lineStyle" in options[name]
+        style, width = ("--", 0.9) if dashed else ("-", 1.3)
+        bottom, top = [0.0] * len(floor), values
+        if options[name]["stacking"]["mode"] == "normal":
+            heights, bottom = [0 if math.isnan(value) else value for value in values], floor
+            floor = top = [low + height for low, height in zip(floor, heights, strict=True)]
+            # What is nothing is no line on what is below.
+            values = [b if b > a else math.nan for a, b in zip(bottom, top, strict=True)]
+        axes.plot(range(seconds + 1), values, style, color=colour, linewidth=width)
+        alpha = options[name]["fillOpacity"] / 100
+        if alpha:
+            axes.fill_between(range(seconds + 1), bottom, top, color=colour, alpha=alpha, lw=0)
     peaks = {
         base: max(
-            (v for name, values in series.items() if name.endswith(base) for v in values if v == v),
+            (
+                value
+                for name, values in series.items()
+                if base_of(name) == base
+                for value in values
+                if not math.isnan(value)
+            ),
             default=0,
         )
         for base in bases
     }
     named = sorted(sorted(bases, key=lambda base: -peaks[base])[:NAMED], key=bases.index)
-    handles = [Patch(color=colours[base], label=base) for base in named]
+    handles: list[Artist] = [Patch(color=colours[base], label=base) for base in named]
+    if any(name.startswith("p50 ") for name in series):
+        handles += [
+            Line2D([], [], color=INK, linestyle=style, linewidth=0.9, label=label)
+            for style, label in (("-", "p99"), ("--", "p50"))
+        ]
     card.legend(
         handles=handles,
         loc="outside lower left",
         frameon=False,
-        ncols=1 if max(map(len, named), default=0) > 26 else 2,
-        handlelength=0.8,
+        ncols=2 if max(map(len, named), default=0) > 14 else 4,
+        handlelength=1.4,
         handleheight=0.5,
         handletextpad=0.5,
         columnspacing=1.2,
@@ -163,6 +183,7 @@ def draw(data: Mapping[str, Any], dashboard: Mapping[str, Any]) -> Figure:
     columns = max(panel["gridPos"]["x"] // panel["gridPos"]["w"] for panel in panels) + 1
     rows = max(panel["gridPos"]["y"] // panel["gridPos"]["h"] for panel in panels) + 1
     figure = Figure(figsize=(12.5, 2.7 * rows), layout="constrained", facecolor=BOARD)
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)
     cards: Any = figure.subfigures(rows, columns, wspace=0.012, hspace=0.012)
     for panel in panels:
         place = panel["gridPos"]
@@ -192,13 +213,17 @@ def draw(data: Mapping[str, Any], dashboard: Mapping[str, Any]) -> Figure:
 
 
 def shorten(svg: str) -> str:
-    """Round what is drawn to a tenth of a point, and end no line with a space."""
-    shorter = re.sub(
-        r' d="[^"]*"',
-        lambda path: re.sub(r"-?\d+\.\d{2,}", lambda number: f"{float(number[0]):.1f}", path[0]),
-        svg,
-    )
-    return re.sub(r"[ \t]+$", "", shorter, flags=re.MULTILINE)
+    """Round what is drawn to a tenth of a point, and say no more than needed, a line a point."""
+
+    def shorter(path: re.Match[str]) -> str:
+        text = re.sub(r"-?\d+\.\d{2,}", lambda number: f"{round(float(number[0]), 1):g}", path[0])
+        # After the first point others are what lines go to.
+        return re.sub(r"\n\s*L ", "\n", text)
+
+    svg = re.sub(r' d="[^"]*"', shorter, svg)
+    # Where the font is missing, one of the same width.
+    svg = svg.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana")
+    return re.sub(r"[ \t]+$", "", svg, flags=re.MULTILINE)
 
 
 def main() -> None:

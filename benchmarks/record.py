@@ -95,8 +95,8 @@ async def report(client: AsyncClient) -> None:
 
 async def swap(client: AsyncClient) -> None:
     """Ask for two of few users, in any order."""
-    first, second = random.sample(range(1, 7), 2)
-    await client.post(f"/users/{first}/swap/{second}")
+    one, other = random.sample(range(1, 7), 2)
+    await client.post(f"/swap/{one}/{other}")
     await asyncio.sleep(random.uniform(0, 0.05))
 
 
@@ -265,7 +265,7 @@ def ask(address: str, expr: str, begin: float, end: float) -> list[dict[str, Any
 
 
 def look(address: str, begin: float, end: float) -> dict[int, list[dict[str, Any]]]:
-    """Return for each panel of the dashboard what its targets give: names and points."""
+    """Return for each panel of the dashboard the series of its targets: names and points."""
     dashboard = json.loads((PROJECT / "monitoring" / "dashboard.json").read_text())
     seen: dict[int, list[dict[str, Any]]] = {}
     for panel in dashboard["panels"]:

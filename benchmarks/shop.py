@@ -17,12 +17,12 @@ async def report(session: SessionDep) -> int:
     return await session.scalar(select(func.count()).select_from(names)) or 0
 
 
-@router.post("/users/{first}/swap/{second}")
-async def swap(session: SessionDep, first: int, second: int) -> None:
+@router.post("/swap/{one}/{other}")
+async def swap(session: SessionDep, one: int, other: int) -> None:
     """Swap two users' names; who asks for them the other way round at that moment is in the way."""
-    one = await session.get_one(User, first, with_for_update=True)
-    other = await session.get_one(User, second, with_for_update=True)
-    one.full_name, other.full_name = other.full_name, one.full_name
+    first = await session.get_one(User, one, with_for_update=True)
+    second = await session.get_one(User, other, with_for_update=True)
+    first.full_name, second.full_name = second.full_name, first.full_name
 
 
 app = create_app(load_settings())
