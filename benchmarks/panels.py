@@ -222,7 +222,8 @@ def shorten(svg: str) -> str:
 
     svg = re.sub(r' d="[^"]*"', shorter, svg)
     # Where the font is missing, one of the same width.
-    svg = svg.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana")
+    svg = re.sub("'DejaVu Sans',[^;]*;", "'DejaVu Sans', Verdana, sans-serif;", svg)
+    svg = re.sub(r' transform="rotate\(-0 [^"]*"', "", svg)
     return re.sub(r"[ \t]+$", "", svg, flags=re.MULTILINE)
 
 
