@@ -53,10 +53,6 @@ def migrated_database() -> Iterator[URL]:
         try:
             address = url.render_as_string(hide_password=False)
             os.environ.update(process.SETTINGS, DATABASE_URL=address)
-<% if cookiecutter.sync_bridge == "yes" %>
-            # A part of each POOL_SIZE.
-            os.environ["SYNC_POOL_SIZE"] = "0"
-<% endif %>
             command.upgrade(Config(toml_file=process.PROJECT / "pyproject.toml"), "head")
             yield url
         finally:
@@ -66,6 +62,10 @@ def migrated_database() -> Iterator[URL]:
 @contextmanager
 def serve(application: str, **settings: str) -> Iterator[str]:
     """Run a service in one worker; give its address. Raises RuntimeError if it does not start."""
+<% if cookiecutter.sync_bridge == "yes" %>
+    if size := settings.get("POOL_SIZE"):
+        settings["SYNC_POOL_SIZE"] = str(max(1, int(size) // 4))
+<% endif %>
     service = process.serve(application, **settings)
     with start_blocking_portal() as loop, loop.wrap_async_context_manager(service) as running:
         yield running.url
