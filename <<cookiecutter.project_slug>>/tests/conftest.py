@@ -24,7 +24,7 @@ from sqlalchemy import URL, delete, make_url, text
 <% endif %>
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from app.api.errors import LastResort
+from app.api.middleware import LastResort
 from app.core.db import Database
 from app.core.driver import Connection
 from app.core.queries import Queries

@@ -9,6 +9,8 @@ from contextvars import ContextVar
 from pythonjsonlogger.json import JsonFormatter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+logger = logging.getLogger(__name__)
+
 TEXT = "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"
 JSON = ["levelname", "name", "message", "request_id", "trace_id"]
 NAMES = {"levelname": "level", "name": "logger", "exc_info": "traceback"}
@@ -23,6 +25,7 @@ TRACEPARENT = re.compile(rb"[\da-f]{2}-([\da-f]{32})-[\da-f]{16}-[\da-f]{2}.*")
 NONE = "-"
 request_id = ContextVar("request_id", default=NONE)
 trace_id = ContextVar("trace_id", default=NONE)
+request_scope = ContextVar[Scope | None]("request_scope", default=None)
 
 
 def add_request(record: logging.LogRecord) -> bool:
@@ -30,6 +33,20 @@ def add_request(record: logging.LogRecord) -> bool:
     record.request_id = request_id.get()
     record.trace_id = trace_id.get()
     return True
+
+
+def log_slow_statement(sql: str, seconds: float, waited: float) -> None:
+    """Write down a statement without its values, and for which route it was."""
+    scope = request_scope.get() or {}
+    path = getattr(scope.get("route"), "path", NONE)
+    logger.warning(
+        "Slow statement: %.3f s, after %.3f s of waiting for a connection, for %s %s: %s",
+        seconds,
+        waited,
+        scope.get("method", NONE),
+        path,
+        " ".join(sql.split()),
+    )
 
 
 handler = logging.StreamHandler()
@@ -78,6 +95,7 @@ class RequestIds:
         if not identifier or not REQUEST_ID.fullmatch(identifier):
             identifier = b"%032x" % random.getrandbits(128)
         request_id.set(identifier.decode())
+        request_scope.set(scope)
         if trace and (found := TRACEPARENT.fullmatch(trace)):
             trace_id.set(found[1].decode())
         header = (b"x-request-id", identifier)

@@ -10,7 +10,7 @@ from datetime import datetime
 import pytest
 from httpx2 import ASGITransport, AsyncClient
 
-from app.api.errors import LastResort
+from app.api.middleware import LastResort
 from app.core import logs
 from app.core.config import load_settings
 from tests.core.conftest import started
@@ -65,7 +65,7 @@ async def test_lines_of_a_request_carry_its_id(shared_server: Process) -> None:
     )
     ours = [line for line in lines if line["request_id"] == "order-8"]
     assert "order-8" not in log
-    assert {line["logger"] for line in ours} == {"app.api.errors", "uvicorn.access"}
+    assert {line["logger"] for line in ours} == {"app.api.middleware", "uvicorn.access"}
     assert {line["trace_id"] for line in ours} == {"a" * 32}
     assert "ZeroDivisionError" in ours[0]["traceback"]
     started_up = next(line for line in lines if "startup complete" in line["message"])
