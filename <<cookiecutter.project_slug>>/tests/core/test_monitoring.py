@@ -1,13 +1,20 @@
-"""What the dashboard and the alerts ask Prometheus for is what the service exports."""
+"""What the dashboard and the alerts ask Prometheus for is what the service exports, and is true."""
 
 import json
 import re
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from httpx2 import AsyncClient
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from app.core import telemetry
 from app.core.db import Database
+from app.core.queries import Queries
+from tests.core.conftest import be_impatient, started
+from tests.core.people import PERSON_BY_ID
 from tests.process import PROJECT, serve
 
 MONITORING = PROJECT / "monitoring"
@@ -77,3 +84,23 @@ def test_all_that_is_asked_for_is_seen_here_and_no_name_is_empty() -> None:
         assert expression.count("rate(") <= len(found)
         kept = set().union(*(labels for _, labels in asked(expression)))
         assert set(re.findall(r"(?:\{\{|\$labels\.)(\w+)", names)) <= kept
+
+
+async def test_a_wait_for_nothing_is_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    record = SimpleNamespace(record=lambda seconds, attributes: waits.append(seconds))
+    monkeypatch.setattr(telemetry, "wait_time", record)
+
+    async with started(pool_size=1, max_overflow=0) as (_, database):
+        watch = telemetry.Watch("primary", database.engine.sync_engine, database.pool.slots, None)
+        async with database.session() as session:
+            await session.connection()
+            be_impatient(database, 0.1)
+            with pytest.raises(PoolTimeoutError):
+                async with database.session() as other:
+                    await other.connection()
+            with pytest.raises(PoolTimeoutError):
+                await Queries(database).first(PERSON_BY_ID, person_id=1)
+
+    assert waits[:2] == [0.1, 0.1]
+    assert watch.slots.timeouts == 2
