@@ -58,6 +58,8 @@ class Watch:
     def __init__(self, name: str, engine: Engine, slots: Slots, slow: float | None) -> None:
         self.engine, self.slots, self._slow = engine, slots, slow
         self.name = {"db.client.connection.pool.name": name}
+        # Who waited for nothing has waited longest.
+        slots.on_timeout = lambda seconds: wait_time.record(seconds, self.name)
         for each in EVENTS:
             event.listen(engine, each, getattr(self, f"_{each}"))
         dialect: Any = engine.dialect
