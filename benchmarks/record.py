@@ -36,7 +36,7 @@ USERS = 20_000
 
 # Few connections and little patience, so that a small machine shows what a large one would. The
 # metrics are at the first free port from that on.
-SHOP = SETTINGS | {"POOL_SIZE": "5", "POOL_TIMEOUT": "0.5", "METRICS_PORT": "21000"}
+SHOP = SETTINGS | {"POOL_SIZE": "5", "POOL_TIMEOUT": "0.3", "METRICS_PORT": "21000"}
 
 # Seconds between two scrapes, and what Grafana makes of them: four of its.
 SCRAPE = "1s"
@@ -62,7 +62,7 @@ PHASES = (
     Phase("", 15),
     Phase("8 reports", 15, reporters=8),
     Phase("", 7),
-    Phase("60 reports", 15, reporters=60),
+    Phase("120 reports", 15, reporters=120),
     Phase("", 12),
     Phase("database away", 12, away=True),
     Phase("", 12),
