@@ -191,7 +191,7 @@ class Connection:
 
     async def _describe(self, sql: str) -> list[int]:
         driver: Any = self._pooled.driver_connection
-        prepared = await self._guard(sql, driver.prepare(sql))
+        prepared = await self._guard(sql, self._told(f"PREPARE {sql}", driver.prepare(sql)))
         codes = [attribute.type.oid for attribute in prepared.get_attributes()]
         await self._guard(END, end_what_was_prepared(driver))
         return codes
