@@ -144,9 +144,9 @@ def test_bench(service: Service, tmp_path: Path) -> None:
     assert outcome["enough"] in (2, 5)
     assert f"POOL_SIZE={outcome['enough']} is enough" in said
     for size, row in outcome["pool_sizes"].items():
-        assert f" {row['waiting']:.0%} with {size}" in said
+        assert f" with {size} {row['waiting']:.0%}" in said
     workers = outcome["max_connections"] // outcome["enough"]
-    assert f"with more than {workers} workers, {outcome['max_connections']} by their number" in said
+    assert f"connections: {workers} workers of {outcome['enough']}; with more" in said
 
     chart = results / "bench.svg"
     assert ElementTree.parse(chart).getroot().tag == "{http://www.w3.org/2000/svg}svg"

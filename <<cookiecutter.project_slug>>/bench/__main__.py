@@ -99,9 +99,11 @@ def sweep(routes: Routes, sizes: list[int], seconds: float) -> dict[int, Row]:
 def show(title: str, rows: Mapping[Any, Row]) -> None:
     """Print those figures that there are as a table."""
     columns = {key: FORMATS[key] for key in FORMATS if all(key in row for row in rows.values())}
-    print(f"\n{title}{UNITS}\n{'':<40}" + "".join(f"{key:>9}" for key in columns))
+    lines = [f"\n{title}{UNITS}", " " * 40 + "".join(f"{key:>9}" for key in columns)]
     for name, row in rows.items():
-        print(f"  {name:<38}" + "".join(f"{row[key]:9{form}}" for key, form in columns.items()))
+        numbers = (f"{row[key]:9{form}}" for key, form in columns.items())
+        lines.append(f"  {name:<38}" + "".join(numbers))
+    print("\n".join(lines), flush=True)
 
 
 def enough(rates: Mapping[int, float]) -> int:
@@ -143,12 +145,12 @@ def run(url: URL, options: argparse.Namespace) -> None:
     sizes = sweep(routes, [n for n in options.pool_sizes if n <= allowed], 3 * options.seconds)
     least = enough({size: row["rate"] for size, row in sizes.items()})
     show(f"All, {CLIENTS_OF_POOL} clients, by POOL_SIZE", sizes)
-    waits = [f"{row['waiting']:.0%} with {size}" for size, row in sizes.items()]
+    waits = [f"with {size} {row['waiting']:.0%}" for size, row in sizes.items()]
     print(
-        f"\nOf its time a request waits for a connection: {', '.join(waits)}. POOL_SIZE={least} is"
-        " enough here:\nmore bring less than 5 % more requests; a server further away needs more."
-        f" It allows {allowed}\nconnections: with more than {allowed // least} workers {allowed},"
-        " divided by their number."
+        f"\nOf its time a request waits for a connection: {', '.join(waits)}.\nPOOL_SIZE={least} is"
+        " enough: more bring less than 5 % more requests. A server further away needs more.\nIt"
+        f" allows {allowed} connections: {allowed // least} workers of {least}; with more workers"
+        f" divide {allowed} by their number."
     )
     outcome = {
         "server": database.describe(url).partition(" (")[0],
