@@ -22,9 +22,9 @@ EDITS = {
             "statement_timeout: float = Field(default=30",
             "statement_timeout: float = Field(default=10",
         ),
-        ("    # Log every statement", '    greeting: str = "Hello"\n\n    # Log every statement'),
+        ("    @model_validator(mode", '    greeting: str = "Hello"\n\n    @model_validator(mode'),
     ],
-    ".env.example": [("ECHO_SQL=false\n", "GREETING=Hello\nECHO_SQL=false\n")],
+    ".env.example": [("CORS_ORIGINS=\n", "CORS_ORIGINS=\nGREETING=Hello\n")],
     "app/main.py": [
         ("import errors, health, ", "import errors, greetings, health, "),
         ("    return app\n", "    app.include_router(greetings.router)\n    return app\n"),
@@ -32,7 +32,7 @@ EDITS = {
     "pyproject.toml": [('version = "0.1.0"', 'version = "1.2.0"')],
     "README.md": [
         ("# My Service\n", "# My Service\n\nOurs since 2026.\n"),
-        ("| `ECHO_SQL` |", "| `GREETING` | Hello | our first word |\n| `ECHO_SQL` |"),
+        ("; `*` for all |\n", "; `*` for all |\n| `GREETING` | Hello | our first word |\n"),
     ],
 }
 OWN = {

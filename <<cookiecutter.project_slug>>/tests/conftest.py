@@ -24,7 +24,7 @@ from sqlalchemy import URL, delete, make_url, text
 <% endif %>
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from app.api.errors import LastResort
+from app.api.middleware import LastResort
 from app.core.db import Database
 from app.core.driver import Connection
 from app.core.queries import Queries
@@ -35,30 +35,9 @@ from dev.supervisor import NO_SERVER
 <% if cookiecutter.sync_bridge == "yes" %>
 from tests import guard
 <% endif %>
-from tests.process import Process, serve
+from tests.process import PROJECT, SETTINGS, Process, serve
 
-PROJECT = Path(__file__).parent.parent
 SERVER = pytest.StashKey[str]()
-
-# What the tests rest on, whatever the service has as its own, in `config.py`, `.env` or outside.
-POOL = {
-    "POOL_SIZE": "20",
-<% if cookiecutter.sync_bridge == "yes" %>
-    "SYNC_POOL_SIZE": "5",
-<% endif %>
-    "MAX_OVERFLOW": "0",
-    "POOL_TIMEOUT": "3",
-    "POOL_RECYCLE": "1800",
-}
-SETTINGS = POOL | {
-    "DATABASE_READ_URL": "",
-    "MIGRATION_DATABASE_URL": "",
-    "STATEMENT_TIMEOUT": "30",
-    "MAX_BODY_SIZE": "1000000",
-    "ECHO_SQL": "false",
-    "LOG_LEVEL": "INFO",
-    "CORS_ORIGINS": "",
-}
 
 # A bug in a route is raised in the test that meets it.
 LastResort.raise_bugs = True

@@ -1,0 +1,261 @@
+"""How columns and checks are compared: by the server's own words."""
+
+<% if cookiecutter.database == "mysql" %>
+import re
+<% endif %>
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+<% if cookiecutter.database == "postgresql" %>
+from alembic.ddl.postgresql import PostgresqlImpl
+<% else %>
+from alembic.ddl.mysql import MySQLImpl
+<% endif %>
+from alembic.operations import ops
+from alembic.operations.ops import MigrateOperation
+from alembic.runtime.migration import MigrationContext
+<% if cookiecutter.database == "postgresql" %>
+from sqlalchemy import CheckConstraint, Column, MetaData, Table, inspect, text
+<% else %>
+from sqlalchemy import (
+    JSON,
+    CheckConstraint,
+    Column,
+    Index,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    inspect,
+    text,
+)
+from sqlalchemy.dialects.mysql import SET
+from sqlalchemy.dialects.mysql.base import MySQLDialect
+<% endif %>
+from sqlalchemy.engine.interfaces import ReflectedColumn
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import CreateTable
+from sqlalchemy.sql.elements import conv
+<% if cookiecutter.database == "mysql" %>
+from sqlalchemy.types import TypeEngine
+<% endif %>
+
+
+<% if cookiecutter.database == "mysql" %>
+def same_now(default: str) -> str:
+    """Return a default with one name for the present time: MySQL keeps the one it was given."""
+    return re.sub(r"^\(?now\((\d?)\)\)?", r"CURRENT_TIMESTAMP(\1)", default).replace("()", "")
+
+
+<% endif %>
+<% if cookiecutter.database == "postgresql" %>
+class AsReported(PostgresqlImpl):
+<% else %>
+class AsReported(MySQLImpl):
+<% endif %>
+    """Compares columns by the server's own words, of types and defaults, which only it knows.
+
+    A temporary table is made of what the models say, and looked at. Alembic takes this class by
+    the name of the dialect.
+    """
+
+<% if cookiecutter.database == "postgresql" %>
+    __dialect__ = "postgresql"
+<% else %>
+    __dialect__ = "mysql"
+<% endif %>
+
+    def report(
+        self, columns: Iterable[Column[Any]], checks: Mapping[str, str] | None = None
+    ) -> tuple[list[ReflectedColumn], dict[str | None, str]] | None:
+        """Return what the server makes of columns and checks, or None where it refuses them."""
+        assert self.connection is not None
+        probe = Table("alembic_probe", MetaData(), prefixes=["TEMPORARY"])
+        for declared in columns:
+            column = Column(declared.name, declared.type, nullable=declared.nullable)
+            column.server_default = declared.server_default
+            probe.append_column(column)
+        for name, condition in (checks or {}).items():
+            # A colon would begin a parameter.
+            probe.append_constraint(CheckConstraint(condition.replace(":", r"\:"), name=name))
+        try:
+            with self.connection.begin_nested():
+                self.connection.execute(CreateTable(probe))
+                inspector = inspect(self.connection)
+                reported = inspector.get_columns(probe.name)
+                texts = {
+                    check["name"]: check["sqltext"]
+                    for check in inspector.get_check_constraints(probe.name)
+                }
+<% if cookiecutter.database == "postgresql" %>
+                self.connection.execute(text("DROP TABLE alembic_probe"))
+<% else %>
+                # Without TEMPORARY it would end the transaction.
+                self.connection.execute(text("DROP TEMPORARY TABLE alembic_probe"))
+<% endif %>
+        except DBAPIError:
+            return None
+        return reported, texts
+
+    def same_checks(
+        self, table: Table, existing: Mapping[str, str], declared: Mapping[str, str]
+    ) -> set[str]:
+        """Return the names of the checks of a table that are as the models say.
+
+        Read back and made again, a check may be put differently once more, and then no more.
+        """
+        names = existing.keys() & declared.keys()
+        if not names:
+            return set()
+        new = {f"new_{name}": declared[name] for name in names}
+        old = {f"old_{name}": existing[name] for name in names}
+        if (once := self.report(table.columns, new)) is None:
+            return set()
+        new = {name: once[1][name] for name in new}
+        if (twice := self.report(table.columns, new | old)) is None:
+            return set()
+        return {name for name in names if twice[1][f"new_{name}"] == twice[1][f"old_{name}"]}
+
+    def compare_type(self, inspector_column: Column[Any], metadata_column: Column[Any]) -> bool:
+        """Return whether a column has another type than the models say."""
+<% if cookiecutter.database == "mysql" %>
+        if isinstance(metadata_column.type, TypeDecorator):
+            type_ = metadata_column.type.load_dialect_impl(self.dialect)
+            metadata_column = Column(metadata_column.name, type_)
+        old, new = inspector_column.type, metadata_column.type
+        if isinstance(old, SET) and isinstance(new, SET):
+            return tuple(old.values) != tuple(new.values)
+<% endif %>
+        if not super().compare_type(inspector_column, metadata_column):
+            return False
+        if (found := self.report([metadata_column])) is None:
+            return True
+        [[reported], _] = found
+        return super().compare_type(inspector_column, Column("probe", reported["type"]))
+
+    def compare_server_default(
+        self,
+        inspector_column: Column[Any],
+        metadata_column: Column[Any],
+        rendered_metadata_default: str | None,
+        rendered_inspector_default: str | None,
+    ) -> bool:
+        """Return whether a column has another default than the models say."""
+        if rendered_metadata_default is None or rendered_inspector_default is None:
+            return rendered_metadata_default != rendered_inspector_default
+<% if cookiecutter.database == "mysql" %>
+        if not super().compare_server_default(  # type: ignore[no-untyped-call]
+            inspector_column,
+            metadata_column,
+            rendered_metadata_default,
+            rendered_inspector_default,
+        ):
+            return False
+<% endif %>
+        if (found := self.report([metadata_column])) is None:
+            return True
+        [[reported], _] = found
+<% if cookiecutter.database == "postgresql" %>
+        return reported["default"] != rendered_inspector_default
+<% else %>
+        return reported["default"] is None or (
+            same_now(reported["default"]) != same_now(rendered_inspector_default)
+        )
+<% endif %>
+<% if cookiecutter.database == "mysql" %>
+
+    def correct_for_autogen_constraints(
+        self,
+        conn_unique_constraints: set[UniqueConstraint],
+        conn_indexes: set[Index],
+        metadata_unique_constraints: set[UniqueConstraint],
+        metadata_indexes: set[Index],
+    ) -> None:
+        """Read indexes on expressions and descending ones, which SQLAlchemy knows by half.
+
+        They are compared by their names.
+        """
+        super().correct_for_autogen_constraints(  # type: ignore[no-untyped-call]
+            conn_unique_constraints, conn_indexes, metadata_unique_constraints, metadata_indexes
+        )
+        compared = {index.name: index for index in metadata_indexes}
+        for index in list(conn_indexes):
+            if index.table is None or not (parts := self.odd_parts(index)):
+                continue
+            conn_indexes.remove(index)
+            if index.name in compared:
+                metadata_indexes.remove(compared[index.name])
+            else:
+                expressions = [text(part) for part in parts]
+                conn_indexes.add(
+                    Index(index.name, *expressions, unique=index.unique, _table=index.table)
+                )
+
+    def odd_parts(self, index: Index) -> list[str]:
+        """Return what an index is on, as SQL, where that is not just columns."""
+        assert self.connection is not None
+        assert index.table is not None
+        # MariaDB has no indexes on expressions.
+        assert isinstance(self.dialect, MySQLDialect)
+        expression = "NULL" if self.dialect.is_mariadb else "expression"
+        rows = self.connection.execute(
+            text(
+                f"SELECT {expression}, column_name, collation FROM information_schema.statistics"
+                " WHERE table_schema = database() AND table_name = :table AND index_name = :name"
+                " ORDER BY seq_in_index"
+            ),
+            {"table": index.table.name, "name": index.name},
+        )
+        parts = [
+            (f"({expression})" if expression else f"`{column}`") + " DESC" * (order == "D")
+            for expression, column, order in rows
+        ]
+        is_odd = any(part.endswith((")", " DESC")) for part in parts)
+        return [part.replace("\\'", "'") for part in parts] if is_odd else []
+
+    def _is_mysql_allowed_functional_default(
+        self, type_: TypeEngine[Any] | None, server_default: Any
+    ) -> bool:
+        """Return whether the whole column is written to change a default: texts need that."""
+        return super()._is_mysql_allowed_functional_default(type_, server_default) or (
+            server_default is not None and isinstance(type_, JSON | LargeBinary | Text)
+        )
+<% endif %>
+
+
+def compare_checks(
+    context: MigrationContext, metadata: MetaData, operations: list[MigrateOperation]
+) -> Iterator[MigrateOperation]:
+    """Yield what makes the checks of tables those of the models, which Alembic does not compare."""
+    assert context.connection is not None
+    assert isinstance(context.impl, AsReported)
+    inspector = inspect(context.connection)
+    new = {op.to_table().key for op in operations if isinstance(op, ops.CreateTableOp)}
+    for table in metadata.sorted_tables:
+        if table.key in new:
+            continue
+        declared = {
+            str(constraint.name): str(
+                constraint.sqltext.compile(
+                    dialect=context.dialect,
+                    compile_kwargs={"literal_binds": True, "include_table": False},
+                )
+            )
+            for constraint in table.constraints
+            if isinstance(constraint, CheckConstraint) and constraint.name is not None
+        }
+        existing = {
+            str(check["name"]): check["sqltext"]
+            for check in inspector.get_check_constraints(table.name, schema=table.schema)
+        }
+        same = context.impl.same_checks(table, existing, declared)
+        for name in sorted(existing.keys() - same):
+            yield ops.CreateCheckConstraintOp(
+                conv(name), table.name, existing[name], schema=table.schema
+            ).reverse()
+        for name in sorted(declared.keys() - same):
+            yield ops.CreateCheckConstraintOp(
+                conv(name), table.name, declared[name], schema=table.schema
+            )
