@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from conftest import DATABASES, TEMPLATE, commit, copy_template, environment, ru
 
 CRUFT = Path(sys.executable).with_name("cruft")
 
-# The commit of the version before the next one: that which people have. Once there are tags, its.
+# The commit that the newest version in CHANGELOG.md ended with: what people have.
 LAST_VERSION = "2a3261530172e4333cd68912b893e1beab221aa9"
 
 # What people have changed in theirs: another default, a setting, a route with its test, a number.
@@ -164,3 +166,10 @@ def test_a_service_of_the_last_version_is_updated(
         assert all(new in text for _, new in changes)
     said = run("make", "ci", cwd=project).stdout
     assert " passed in " in said
+
+
+def test_versions_are_told_as_they_are_cut() -> None:
+    project = tomllib.loads((TEMPLATE / "pyproject.toml").read_text())["project"]
+    headings = re.findall(r"^## (\S+)", (TEMPLATE / "CHANGELOG.md").read_text(), re.MULTILINE)
+    newest = next(heading for heading in headings if heading != "Unreleased")
+    assert newest == project["version"]
