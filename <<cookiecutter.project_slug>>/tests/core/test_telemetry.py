@@ -285,16 +285,12 @@ async def test_where_nobody_looks_nothing_listens(database: Database) -> None:
 async def test_each_worker_serves_its_metrics() -> None:
     port = str(random.randrange(20_000, 30_000))
     async with serve("app.main:app", "--workers", "2", METRICS_PORT=port) as process:
-        addresses: set[str] = set()
-
-        def found() -> bool:
-            addresses.update(re.findall(r"Metrics: (http://\S+)", process.log.read_text()))
-            return len(addresses) == 2
-
-        await until(found)
+        await until(lambda: process.log.read_text().count("startup complete") == 2)
+        addresses = re.findall(r'Metrics: (http://[^\s"]+)', process.log.read_text())
         async with AsyncClient() as client:
             pages = [(await client.get(address)).text for address in addresses]
     assert all("db_client_connection_max" in page for page in pages)
+    assert len(set(addresses)) == 2
     instances = [re.findall('service_instance_id="([^"]+)"', page) for page in pages]
     assert instances[0] != instances[1]
 
