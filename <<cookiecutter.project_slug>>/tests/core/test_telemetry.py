@@ -70,6 +70,9 @@ async def get_into_everything(client: AsyncClient) -> None:
     assert (await client.post("/people", json={"email": SECRET})).status_code == 409
     assert (await client.delete(f"/people/{person}")).status_code == 204
     assert (await client.get(f"/fail/{DEADLOCK}")).status_code == 503
+    # Its connection is cut before the commit.
+    cut = await client.post("/people-then/cut", params={"email": "cut@example.com"})
+    assert cut.status_code == 503
     # One connection for both, and less patience than it takes.
     answers = await asyncio.gather(*(client.get("/sleep/1.2") for _ in range(2)))
     assert sorted(answer.status_code for answer in answers) == [200, 503]
@@ -112,7 +115,7 @@ async def test_all_is_exported_by_its_name_with_its_unit_and_without_values(
     assert {each[POOL]: number for each, number in timeouts}["primary"] == 1
     assert points(metrics["app.db.retries"]) == [({"error.type": DEADLOCK}, 4)]
     reasons = {each["reason"]: number for each, number in points(metrics["app.http.unavailable"])}
-    assert sorted(reasons.values()) == [1, 1]
+    assert sorted(reasons.values()) == [1, 1, 1]
     assert "No database connection was free in time" in reasons
 
     statements = points(metrics["db.client.operation.duration"])
@@ -122,11 +125,14 @@ async def test_all_is_exported_by_its_name_with_its_unit_and_without_values(
         name = each["db.query.summary"]
         counted[name] = counted.get(name, 0) + number
     # By single statements, in a transaction of them, and by a session.
-    assert counted["INSERT _test_people"] == 2
+    assert counted["INSERT _test_people"] == 3
     assert counted["UPDATE _test_people"] == 1
     assert counted["DELETE _test_people"] == 1
     assert counted["COMMIT"] >= 2
-    assert DEADLOCK in {each.get("error.type") for each, _ in statements}
+    errors = [each for each, _ in statements if "error.type" in each]
+    failed = {each["db.query.summary"]: each["error.type"] for each in errors}
+    assert DEADLOCK in failed.values()
+    assert "COMMIT" in failed
 
     [request] = [span for span in spans if span.name == "PATCH /people/{person_id}"]
     inside = [span for span in spans if span.parent_span_id == request.span_id]
