@@ -13,8 +13,7 @@ from importlib.util import find_spec
 from uuid import uuid4
 
 from app.models import User
-from bench.load import Figures, load, median
-from bench.servers import migrated_database, serve
+from bench.load import Figures, load, median, migrated_database, serve
 from sqlalchemy import URL, insert
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -118,7 +117,8 @@ def requests(request: str, count: int) -> Iterator[tuple[str, str, str]]:
 
 def measure(address: str, request: str, seconds: float) -> Figures:
     """Ask a service for some seconds."""
-    return load(address, requests(request, int(A_SECOND * seconds)), CLIENTS, seconds)
+    wanted = requests(request, int(A_SECOND * seconds))
+    return load(address, wanted, CLIENTS, seconds, **{"content-type": "application/json"})
 
 
 def count_comparisons(rounds: int) -> int:
@@ -126,16 +126,14 @@ def count_comparisons(rounds: int) -> int:
     return rounds * sum(len(variant.requests) for variant in VARIANTS)
 
 
-def compare(
-    url: URL, *, pool_size: int, rounds: int, seconds: float, report: Report
-) -> list[Result]:
+def compare(*, pool_size: int, rounds: int, seconds: float, report: Report) -> list[Result]:
     """Measure all variants in short turns, so that a noisy moment of the machine hits them all."""
     taken: dict[tuple[str, str], list[Figures]] = {
         (variant.key, request): [] for variant in VARIANTS for request in variant.requests
     }
     for number in range(rounds):
         for variant in VARIANTS if number % 2 == 0 else reversed(VARIANTS):
-            with serve(variant.application, url, pool_size) as address:
+            with serve(variant.application, POOL_SIZE=str(pool_size)) as address:
                 measure(address, "read", WARM_UP)
                 for request in variant.requests:
                     figures = measure(address, request, seconds)
@@ -160,9 +158,7 @@ def share(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
-def sweep(
-    url: URL, *, sizes: Sequence[int], rounds: int, seconds: float, report: Report
-) -> list[Size]:
+def sweep(*, sizes: Sequence[int], rounds: int, seconds: float, report: Report) -> list[Size]:
     """Measure this service with pools of several sizes, upwards and downwards in turn.
 
     The best round of each size counts: whatever else the machine does only slows it down.
@@ -170,7 +166,7 @@ def sweep(
     taken: dict[int, list[Figures]] = {size: [] for size in sizes}
     for number in range(rounds):
         for size in sizes if number % 2 == 0 else reversed(sizes):
-            with serve("app.main:app", url, size) as address:
+            with serve("app.main:app", POOL_SIZE=str(size)) as address:
                 measure(address, "read", WARM_UP)
                 figures = measure(address, "read", seconds)
             taken[size].append(figures)

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import uvloop
-from bench.servers import serve
+from bench.load import serve
 from compare import USERS, WARM_UP, filled_database, measure
 
 CLIENTS = 1000
@@ -138,7 +138,7 @@ def main() -> None:
     # Each client is an open file on both sides; the service inherits the limit.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    with filled_database() as url, serve("app.main:app", url, CONNECTIONS) as address:
+    with filled_database(), serve("app.main:app", POOL_SIZE=str(CONNECTIONS)) as address:
         measure(address, "read", WARM_UP)
         print(json.dumps(uvloop.run(load(address, float(sys.argv[1])))))
 

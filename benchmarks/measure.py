@@ -9,9 +9,12 @@ from pathlib import Path
 
 import chart
 import report
-from bench.__main__ import advise, allowed_connections, enough
+from bench.__main__ import allowed_connections, enough
 from compare import CLIENTS, USERS, compare, count_comparisons, filled_database, sweep
 from dev import database
+
+# The numbers of workers to advise a POOL_SIZE for.
+WORKERS = (1, 2, 4, 8, 16, 32)
 
 
 class Progress:
@@ -56,20 +59,18 @@ def run(options: argparse.Namespace) -> report.Outcome:
         allowed = allowed_connections(url)
         progress = Progress(steps)
         results = compare(
-            url,
             pool_size=options.pool_size,
             rounds=options.rounds,
             seconds=options.seconds,
             report=progress,
         )
         sizes = sweep(
-            url,
             sizes=[size for size in options.pool_sizes if size <= allowed],
             rounds=sweeps,
             seconds=options.seconds,
             report=progress,
         )
-    least = enough({size.pool_size: size.figures for size in sizes})
+    least = enough({size.pool_size: size.figures.rate for size in sizes})
     return report.Outcome(
         server=server,
         pool_size=options.pool_size,
@@ -79,7 +80,7 @@ def run(options: argparse.Namespace) -> report.Outcome:
         sizes=sizes,
         enough=least,
         allowed=allowed,
-        advice=advise(least, allowed),
+        advice={n: min(least, allowed // n) for n in WORKERS if n <= allowed},
     )
 
 

@@ -4,7 +4,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -100,14 +100,14 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
                 "variant": result.variant,
                 "label": LABELS[result.variant],
                 "request": REQUESTS[result.request],
-                **asdict(result.figures),
+                **result.figures._asdict(),
                 "ratio": result.ratio,
                 "p99_ratio": result.p99_ratio,
             }
             for result in outcome.results
         ],
         "pool_sizes": [
-            {"pool_size": size.pool_size, **asdict(size.figures)} for size in outcome.sizes
+            {"pool_size": size.pool_size, **size.figures._asdict()} for size in outcome.sizes
         ],
         "enough": outcome.enough,
         "max_connections": outcome.allowed,

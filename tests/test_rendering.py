@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+import json
 import re
 import sys
 import tomllib
@@ -108,6 +109,8 @@ def test_odd_answer(answer: str, database: str, render: Render) -> None:
             yaml.safe_load(text)
         if name.endswith(".toml"):
             tomllib.loads(text)
+        if name.endswith(".json"):
+            assert json.loads(text)["title"] == answer
 
 
 def title(code: str) -> str | None:

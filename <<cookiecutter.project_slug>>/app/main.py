@@ -12,19 +12,21 @@ from app.api import <% if cookiecutter.vector_search == "yes" %>documents, <% en
 from app.core.config import Settings, load_settings
 from app.core.db import Database
 from app.core.logs import RequestIds, configure_logging
+from app.core.prometheus import serving_metrics
 from app.core.queries import Queries
 from app.core.replica import Replica
 from app.core.shutdown import draining_on_sigterm
 <% if cookiecutter.sync_bridge == "yes" %>
 from app.core.sync import SyncDatabase
 <% endif %>
+from app.core.telemetry import watch
 
 
 def create_app(settings: Settings) -> FastAPI:
     """Build the application. Connections are opened in its lifespan, not here."""
 
     def connect_to(name: str<% if cookiecutter.sync_bridge == "yes" %>, pool_size: int<% endif %>) -> Database:
-        return Database(
+        database = Database(
             getattr(settings, name),
             pool_size=<% if cookiecutter.sync_bridge == "no" %>settings.<% endif %>pool_size,
             max_overflow=settings.max_overflow,
@@ -34,9 +36,13 @@ def create_app(settings: Settings) -> FastAPI:
             echo=settings.echo_sql,
             login=settings.login(name),
         )
+        pool = "primary" if name == "database_url" else "replica"
+        engine, slots = database.engine.sync_engine, database.pool.slots
+        database.on_statement = watch(pool, engine, slots, settings.slow_statement)
+        return database
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def databases(app: FastAPI) -> AsyncIterator[None]:
 <% if cookiecutter.sync_bridge == "yes" %>
         # Synchronous code has its connections out of the same number.
         database = connect_to("database_url", settings.pool_size - settings.sync_pool_size)
@@ -55,6 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
         async with database, replica or nullcontext(), sync_database:
             app.state.sync_database = sync_database
             sync_database.after_commit = database.after_commit
+            watch("sync", sync_database.engine, sync_database.slots, settings.slow_statement)
 <% else %>
         database = connect_to("database_url")
         replica = None
@@ -69,16 +76,25 @@ def create_app(settings: Settings) -> FastAPI:
             if replica is not None:
                 most = workers * settings.connections
                 await replica.database.warn_if_too_many(most, "DATABASE_READ_URL")
-            # What was loaded so far stays, and what requests make is gone with them, but for few
-            # cycles: the garbage collector need not look at all of it again and again, which takes
-            # a tenth of the time and halts all requests for milliseconds.
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(50_000)
-            with draining_on_sigterm(app):
-                yield
+            yield
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with serving_metrics(settings.metrics_port):
+            async with databases(app):
+                # What was loaded so far stays, and what requests make is gone with them, but for
+                # few cycles: the garbage collector need not look at all of it again and again,
+                # which takes a tenth of the time and halts all requests for milliseconds.
+                gc.collect()
+                gc.freeze()
+                gc.set_threshold(50_000)
+                with draining_on_sigterm(app):
+                    yield
 
     app = FastAPI(
+        # A span and the usual metrics for each request, by OpenTelemetry's settings. Spans inside of
+        # a request would cost half of the requests a second; its logs may hold people's data.
+        telemetry={"auto_configure": True, "operation_spans": False, "logs": False},
         title=<< cookiecutter.__project_name_py >>,
         lifespan=lifespan,
         # The names of a generated client's methods are those of the functions.

@@ -4,24 +4,23 @@ import argparse
 import asyncio
 import json
 import logging
-import random
 import shutil
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
-from httpx2 import Client, Limits
 from sqlalchemy import URL
 
 from app.core.db import MAX_CONNECTIONS
-from bench.load import HOW_TO_GET_WRK, Figures, load, median
+from bench.load import HOW_TO_GET_WRK, Figures, load, median, migrated_database, serve
 from bench.routes import Routes
-from bench.servers import PROJECT, migrated_database, serve
+from bench.shares import PARTS, measure_shares
 from dev import database
+from tests.process import PROJECT
 
 BASELINE = PROJECT / "bench" / "baseline.json"
+RESULTS = PROJECT / "bench" / "results"
 
 # Few for a single route, so that one that only waits is slower too; more for sizes of the pool.
 CLIENTS, CLIENTS_OF_POOL = 4, 64
@@ -36,92 +35,80 @@ ALLOWED, TRIES = 0.8, 3
 # A pool is large enough when larger ones bring less than this share more.
 ENOUGH = 0.95
 
-# The numbers of workers to advise a POOL_SIZE for.
-WORKERS = (1, 2, 4, 8, 16, 32)
+UNITS = ": requests a second, milliseconds, share of the reference, shares of a request's time"
+FORMATS = {"rate": ",.0f", "p50": ".1f", "p99": ".1f", "errors": ".0f", "share": ".2f"}
+FORMATS |= dict.fromkeys(PARTS, ".0%")
 
-JSON = {"content-type": "application/json"}
+BARE = [("GET", "/", "")]
 
-# A service may close a connection after an error, while the next request is on its way.
-CLOSED_AFTER_USE = Limits(max_keepalive_connections=0)
-
-HEAD = f"{'requests/s':>10}  {'p50 ms':>7}  {'p99 ms':>7}  {'errors':>6}"
+Row = dict[str, Any]
 
 
-@dataclass
-class Bench:
-    """The service and the reference, both running, and what to ask for how long."""
-
-    service: str
-    reference: str
-    routes: Routes
-    seconds: float
-
-    def ask(self, address: str, names: Sequence[str], clients: int, seconds: float) -> Figures:
-        """Ask for a mix of routes, by their weights."""
-        weights = [self.routes.weights[name] for name in names]
-        # More than a worker answers, so that nothing is created twice; reads may come again.
-        writes = any(not name.startswith("GET ") for name in names)
-        count = int(10_000 * (seconds + 0.5)) if writes else 1000
-        wanted = random.choices(names, weights, k=count)
-        requests = map(self.routes.request, wanted)
-        return load(address, requests, clients, seconds, self.routes.headers)
-
-    def measure(self, names: list[str], rounds: int) -> dict[str, dict[str, float]]:
-        """Measure routes, each in turn with the reference, so that noise hits both."""
-        taken: dict[str, list[Figures]] = {name: [] for name in names}
-        shares: dict[str, list[float]] = {name: [] for name in names}
-        for _ in range(rounds):
-            for name in names:
-                bare = load(self.reference, [("GET", "/", "")], CLIENTS, self.seconds)
-                taken[name].append(self.ask(self.service, [name], CLIENTS, self.seconds))
-                shares[name].append(taken[name][-1].rate / max(1, bare.rate))
-        found = {}
-        print(f"\n{f'{CLIENTS} clients':<40} {HEAD}   share of the reference")
-        for name, figures in taken.items():
-            share, lucky = statistics.median(shares[name]), sorted(shares[name])[-1 - rounds // 4]
-            found[name] = asdict(median(figures)) | {"share": share, "lucky_share": lucky}
-            print(f"{columns(name, median(figures))}  {share:6.2f}", flush=True)
-        return found
-
-    def fallen(self, rounds: int) -> list[str]:
-        """Say which routes are slower than the baseline."""
-        baseline: dict[str, float] = json.loads(BASELINE.read_text())
-        said = [f"{name}: not measured" for name in baseline.keys() - self.routes.weights.keys()]
-        slow = {name: 0.0 for name in baseline if name in self.routes.weights}
-        for _ in range(TRIES):
-            rows = self.measure(list(slow), rounds)
-            parts = {name: rows[name]["lucky_share"] / baseline[name] for name in slow}
-            slow = {name: part for name, part in parts.items() if part < ALLOWED}
-            if not slow:
-                break
-        return said + [f"{name}: {part:.0%} of its baseline" for name, part in slow.items()]
-
-    def sweep(self, url: URL, sizes: list[int], rounds: int) -> dict[int, Figures]:
-        """Ask for all with pools of several sizes, upwards and downwards in turn.
-
-        The best round of each counts: whatever else the machine does only slows it down.
-        """
-        names = list(self.routes.weights)
-        taken: dict[int, list[Figures]] = {size: [] for size in sizes}
-        for number in range(rounds):
-            for size in sizes if number % 2 == 0 else reversed(sizes):
-                with serve("app.main:app", url, size) as address:
-                    self.ask(address, names, CLIENTS_OF_POOL, WARM_UP)
-                    figures = self.ask(address, names, CLIENTS_OF_POOL, 3 * self.seconds)
-                    taken[size].append(figures)
-        return {size: max(rows, key=lambda row: row.rate) for size, rows in taken.items()}
+def measure(
+    routes: Routes, names: list[str], service: str, reference: str, options: argparse.Namespace
+) -> dict[str, Row]:
+    """Measure routes, each in turn with the reference, so that noise hits both."""
+    taken: dict[str, list[Figures]] = {name: [] for name in names}
+    shares: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(options.rounds):
+        for name in names:
+            bare = load(reference, BARE, CLIENTS, options.seconds)
+            taken[name].append(routes.ask(service, [name], CLIENTS, options.seconds))
+            shares[name].append(taken[name][-1].rate / max(1, bare.rate))
+    rows = {name: median(taken[name])._asdict() for name in names}
+    for name, row in rows.items():
+        row["share"] = statistics.median(shares[name])
+        # What it reached in a quarter of the rounds.
+        row["lucky_share"] = sorted(shares[name])[-1 - options.rounds // 4]
+    return rows
 
 
-def columns(name: str, figures: Figures) -> str:
-    """Return figures as columns below `HEAD`."""
-    numbers = f"{figures.rate:10,.0f}  {figures.p50:7.1f}  {figures.p99:7.1f}  {figures.errors:6}"
-    return f"  {name:<38} {numbers}"
+def check(routes: Routes, service: str, reference: str, options: argparse.Namespace) -> None:
+    """Raise SystemExit that names the routes which are slower than their baseline."""
+    baseline: dict[str, float] = json.loads(BASELINE.read_text())
+    names = [name for name in baseline if name in routes.weights]
+    said = [f"{name}: not measured" for name in baseline if name not in routes.weights]
+    for _ in range(TRIES):
+        rows = measure(routes, names, service, reference, options)
+        show(f"{CLIENTS} clients", rows)
+        names = [name for name in names if rows[name]["lucky_share"] < ALLOWED * baseline[name]]
+        if not names:
+            break
+    for name in names:
+        said.append(f"{name}: {rows[name]['lucky_share'] / baseline[name]:.0%} of its baseline")
+    if said:
+        sys.exit("\nSlower than before:\n  " + "\n  ".join(said))
+    print("\nNo route is slower than its baseline.")
 
 
-def enough(sizes: Mapping[int, Figures]) -> int:
+def sweep(routes: Routes, sizes: list[int], seconds: float) -> dict[int, Row]:
+    """Ask for all with pools of several sizes, upwards and downwards in turn.
+
+    The best round of each counts: whatever else the machine does only slows it down.
+    """
+    best: dict[int, Row] = {}
+    for size in [*sizes, *reversed(sizes)]:
+        all_routes = [list(routes.weights)]
+        [row] = measure_shares(routes, all_routes, CLIENTS_OF_POOL, seconds, POOL_SIZE=str(size))
+        # A busy worker lets all the rest of the time look like the database's.
+        row = {key: value for key, value in row.items() if key not in PARTS[1:]}
+        best[size] = max(best.get(size, row), row, key=lambda row: row["rate"])
+    return best
+
+
+def show(title: str, rows: Mapping[Any, Row]) -> None:
+    """Print those figures that there are as a table."""
+    columns = {key: FORMATS[key] for key in FORMATS if all(key in row for row in rows.values())}
+    lines = [f"\n{title}{UNITS}", " " * 40 + "".join(f"{key:>9}" for key in columns)]
+    for name, row in rows.items():
+        numbers = (f"{row[key]:9{form}}" for key, form in columns.items())
+        lines.append(f"  {name:<38}" + "".join(numbers))
+    print("\n".join(lines), flush=True)
+
+
+def enough(rates: Mapping[int, float]) -> int:
     """Return the smallest pool beyond which more connections stop helping."""
-    most = max(figures.rate for figures in sizes.values())
-    return min(size for size, figures in sizes.items() if figures.rate >= ENOUGH * most)
+    return min(size for size, rate in rates.items() if rate >= ENOUGH * max(rates.values()))
 
 
 def allowed_connections(url: URL) -> int:
@@ -135,60 +122,55 @@ def allowed_connections(url: URL) -> int:
 <% endif %>
 
 
-def advise(pool_size: int, allowed: int) -> dict[int, int]:
-    """Return the pool size for each number of workers, as far as they fit below the limit."""
-    return {
-        workers: min(pool_size, allowed // workers) for workers in WORKERS if workers <= allowed
-    }
-
-
-def run(url: URL, options: argparse.Namespace, bench: Bench) -> None:
-    """Do what the command line asks for. Raises SystemExit when a route has fallen."""
-    if options.check:
-        if said := bench.fallen(options.rounds):
-            sys.exit("\nSlower than before:\n  " + "\n  ".join(said))
-        print("\nNo route is slower than its baseline.")
-        return
-    routes = bench.measure(list(bench.routes.weights), options.rounds)
+def run(url: URL, options: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
+    with serve("app.main:app") as service, serve("bench.reference:app") as reference:
+        routes = Routes(service)
+        names = list(routes.weights)
+        load(reference, BARE, CLIENTS, WARM_UP)
+        routes.ask(service, names, CLIENTS, WARM_UP)
+        if options.check:
+            return check(routes, service, reference, options)
+        rows = measure(routes, names, service, reference, options)
     if options.save:
-        shares = {name: round(row["share"], 4) for name, row in routes.items()}
-        BASELINE.write_text(json.dumps(shares, indent=2) + "\n")
-        print(f"\nWritten: {BASELINE}")
-        return
+        show(f"{CLIENTS} clients", rows)
+        baseline = {name: round(row["share"], 4) for name, row in rows.items()}
+        BASELINE.write_text(json.dumps(baseline, indent=2) + "\n")
+        return print(f"\nWritten: {BASELINE}")
+    # By one client: several make each other wait for the worker, which would look like the database.
+    parts = measure_shares(routes, [[name] for name in names], 1, 3 * options.seconds)
+    rows = {name: row | rows[name] for name, row in zip(names, parts, strict=True)}
+    show(f"{CLIENTS} clients", rows)
     allowed = allowed_connections(url)
-    sizes = bench.sweep(url, [n for n in options.pool_sizes if n <= allowed], 2)
-    least = enough(sizes)
-    advice = advise(least, allowed)
-    print(f"\n{f'all routes, {CLIENTS_OF_POOL} clients':<40} {HEAD}")
-    for size, figures in sizes.items():
-        print(columns(f"POOL_SIZE={size}", figures) + ("  <- enough" if size == least else ""))
+    sizes = sweep(routes, [n for n in options.pool_sizes if n <= allowed], 3 * options.seconds)
+    least = enough({size: row["rate"] for size, row in sizes.items()})
+    show(f"All, {CLIENTS_OF_POOL} clients, by POOL_SIZE", sizes)
+    waits = [f"with {size} {row['waiting']:.0%}" for size, row in sizes.items()]
     print(
-        f"\nMore than {least} connections a worker stop helping. The server allows {allowed}; one"
-        " further away needs more.\n\nworkers   "
-        + "".join(f"{workers:6}" for workers in advice)
-        + "\nPOOL_SIZE "
-        + "".join(f"{size:6}" for size in advice.values())
+        f"\nOf its time a request waits for a connection: {', '.join(waits)}.\nPOOL_SIZE={least} is"
+        " enough: more bring less than 5 % more requests. A server further away needs more.\nIt"
+        f" allows {allowed} connections: {allowed // least} workers of {least}; with more workers"
+        f" divide {allowed} by their number."
     )
     outcome = {
         "server": database.describe(url).partition(" (")[0],
         "clients": CLIENTS,
-        "routes": routes,
-        "pool_sizes": {size: asdict(figures) for size, figures in sizes.items()},
+        "routes": rows,
+        "pool_sizes": sizes,
         "enough": least,
         "max_connections": allowed,
-        "pool_size_by_workers": advice,
     }
-    options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "bench.json").write_text(json.dumps(outcome, indent=2) + "\n")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "bench.json").write_text(json.dumps(outcome, indent=2) + "\n")
     # Nothing else here needs matplotlib.
     from bench import chart
 
-    chart.draw(outcome, options.results / "bench.svg")
-    print(f"\nWritten: {options.results}/bench.json, bench.svg")
+    chart.draw(outcome, RESULTS / "bench.svg")
+    print(f"\nWritten: {RESULTS}/bench.json, bench.svg")
 
 
 def main() -> None:
-    """Read the command line, start what is measured, and measure it."""
+    """Read the command line, and measure on a database of its own."""
     parser = argparse.ArgumentParser(
         prog="python -m bench", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -196,12 +178,8 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="fail if one fell by more than 20 %%")
     parser.add_argument("--seconds", type=float, default=0.3, help="each measurement takes")
     parser.add_argument("--rounds", type=int, default=9, help="of all routes in turn")
-    parser.add_argument("--pool-size", type=int, default=20, help="for the routes")
     parser.add_argument(
         "--pool-sizes", type=int, nargs="+", default=[<% if cookiecutter.sync_bridge == "no" %>1, <% endif %>2, 5, 10, 20, 50], help="to try out"
-    )
-    parser.add_argument(
-        "--results", type=Path, default=PROJECT / "bench" / "results", help="where to write"
     )
     options = parser.parse_args()
     if shutil.which("wrk") is None:
@@ -211,16 +189,8 @@ def main() -> None:
     # Drivers and clients tell of things that are no matter here.
     logging.basicConfig(level=logging.ERROR)
     try:
-        with (
-            migrated_database() as url,
-            serve("bench.reference:app", url, options.pool_size) as reference,
-            serve("app.main:app", url, options.pool_size) as service,
-            Client(base_url=service, headers=JSON, limits=CLOSED_AFTER_USE) as client,
-        ):
-            bench = Bench(service, reference, Routes(client), options.seconds)
-            bench.ask(service, list(bench.routes.weights), CLIENTS_OF_POOL, WARM_UP)
-            load(reference, [("GET", "/", "")], CLIENTS_OF_POOL, WARM_UP)
-            run(url, options, bench)
+        with migrated_database() as url:
+            run(url, options)
     except (database.NoServer, RuntimeError) as reason:
         sys.exit(str(reason))
     except KeyboardInterrupt:

@@ -35,30 +35,11 @@ from dev.supervisor import NO_SERVER
 <% if cookiecutter.sync_bridge == "yes" %>
 from tests import guard
 <% endif %>
-from tests.process import Process, serve
+from tests.process import PROJECT, SETTINGS, Process, serve
 
-PROJECT = Path(__file__).parent.parent
+pytest_plugins = ["tests.query_loops"]
+
 SERVER = pytest.StashKey[str]()
-
-# What the tests rest on, whatever the service has as its own, in `config.py`, `.env` or outside.
-POOL = {
-    "POOL_SIZE": "20",
-<% if cookiecutter.sync_bridge == "yes" %>
-    "SYNC_POOL_SIZE": "5",
-<% endif %>
-    "MAX_OVERFLOW": "0",
-    "POOL_TIMEOUT": "3",
-    "POOL_RECYCLE": "1800",
-}
-SETTINGS = POOL | {
-    "DATABASE_READ_URL": "",
-    "MIGRATION_DATABASE_URL": "",
-    "STATEMENT_TIMEOUT": "30",
-    "MAX_BODY_SIZE": "1000000",
-    "ECHO_SQL": "false",
-    "LOG_LEVEL": "INFO",
-    "CORS_ORIGINS": "",
-}
 
 # A bug in a route is raised in the test that meets it.
 LastResort.raise_bugs = True

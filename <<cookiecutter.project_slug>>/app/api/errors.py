@@ -28,6 +28,7 @@ from app.core.server_errors import DatabaseUnavailable, causes, error_code, firs
 <% else %>
 from app.core.server_errors import DatabaseUnavailable, error_code, first_error
 <% endif %>
+from app.core.telemetry import unavailable
 from app.schemas.error import Error
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,13 @@ async def respond(connection: HTTPConnection, status: int, detail: Any) -> Respo
     return None
 
 
+async def refuse(connection: HTTPConnection, status: int, words: str) -> Response | None:
+    """Answer for the database; count what it could not do."""
+    if status >= 500:
+        unavailable.add(1, {"http.response.status_code": status, "reason": words})
+    return await respond(connection, status, words)
+
+
 async def on_database_error(connection: HTTPConnection, error: Exception) -> Response | None:
     """Answer what the database would not do; raise again what is a bug of ours."""
     first = first_error(error)
@@ -84,14 +92,14 @@ async def on_database_error(connection: HTTPConnection, error: Exception) -> Res
     else:
         named = filter(None, (error_code(first), name_in(first)))
         logger.warning("%d: %s (%s)", status, words, " ".join(map(str, named)))
-    return await respond(connection, status, words)
+    return await refuse(connection, status, words)
 
 
 async def on_known_error(connection: HTTPConnection, error: Exception) -> Response | None:
     """Answer as `ANSWERS` says."""
     status, words = next(ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS)
     logger.warning("%d: %s", status, str(error) or repr(error))
-    return await respond(connection, status, words)
+    return await refuse(connection, status, words)
 
 
 async def on_http_error(connection: HTTPConnection, error: Exception) -> Response | None:

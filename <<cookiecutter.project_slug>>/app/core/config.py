@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 <% if cookiecutter.sync_bridge == "yes" %>
 from typing import Annotated, Any, Literal, Self, cast
@@ -11,6 +12,7 @@ from typing import Annotated, Literal, Self, cast
 
 <% if cookiecutter.sync_bridge == "yes" %>
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     SecretStr,
@@ -21,7 +23,14 @@ from pydantic import (
     model_validator,
 )
 <% else %>
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 <% endif %>
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL
@@ -55,6 +64,18 @@ def parse_origins(value: str | list[str]) -> list[str]:
         raise ValueError("must be origins such as https://example.com, with commas, or *")
     return origins
 
+
+def find_exporter(port: int) -> int:
+    """Check that what serves metrics is installed. Raises ValueError."""
+    if find_spec("prometheus_client") is None:
+        raise ValueError("needs what `uv sync --group telemetry` installs")
+    return port
+
+
+MetricsPort = Annotated[int, Field(ge=1, le=65_535), AfterValidator(find_exporter)]
+
+# What is off without one, and with an empty text.
+EmptyIsNone = BeforeValidator(lambda value: None if value == "" else value)
 
 # Of a database beside the service's own: an empty text is none.
 OtherURL = Annotated[
@@ -112,6 +133,12 @@ class Settings(BaseSettings):
 
     # Log every statement, with its parameters.
     echo_sql: bool = False
+
+    # Seconds from which on a statement is written to the log, without its values.
+    slow_statement: Annotated[float | None, EmptyIsNone] = Field(default=None, ge=0)
+
+    # Where each worker serves `/metrics` for Prometheus: the next free port from this one on.
+    metrics_port: Annotated[MetricsPort | None, EmptyIsNone] = None
 
     # What is written to the log: from this level on.
     log_level: Annotated[

@@ -233,6 +233,9 @@ class Database:
         )
         # What else a commit waits for: see `replica.py`.
         self.after_commit: Callable[[], Awaitable[None]] | None = None
+        # What hears of each statement that was run past SQLAlchemy: the statement, its connection,
+        # its seconds and its error, if any. See `telemetry.py`.
+        self.on_statement: Callable[[str, Any, float, BaseException | None], None] | None = None
 <% if cookiecutter.database == "postgresql" %>
         self._cutting: asyncio.Task[None] | None = None
 <% endif %>

@@ -5,6 +5,7 @@ import asyncio
 <% endif %>
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
+from time import monotonic
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -165,7 +166,7 @@ class Connection:
         """Begin or end a transaction."""
         if self._logger.isEnabledFor(logging.INFO):
             self._logger.info(sql)
-        await self._guard(sql, execute(self._pooled.driver_connection, sql))
+        await self._guard(sql, self._told(sql, execute(self._pooled.driver_connection, sql)))
 
     @property
     def is_usable(self) -> bool:
@@ -190,7 +191,7 @@ class Connection:
 
     async def _describe(self, sql: str) -> list[int]:
         driver: Any = self._pooled.driver_connection
-        prepared = await self._guard(sql, driver.prepare(sql))
+        prepared = await self._guard(sql, self._told(f"PREPARE {sql}", driver.prepare(sql)))
         codes = [attribute.type.oid for attribute in prepared.get_attributes()]
         await self._guard(END, end_what_was_prepared(driver))
         return codes
@@ -204,7 +205,23 @@ class Connection:
         if self._logger.isEnabledFor(logging.INFO):
             hidden = self._database.engine.sync_engine.hide_parameters
             self._logger.info("%s %s", plan.sql, "[values hidden]" if hidden else arguments)
-        return self._guard(plan.sql, how(self._pooled.driver_connection, plan.sql, arguments))
+        answer = how(self._pooled.driver_connection, plan.sql, arguments)
+        return self._guard(plan.sql, self._told(plan.sql, answer))
+
+    def _told(self, sql: str, answer: Awaitable[T]) -> Awaitable[T]:
+        """Tell whoever listens to statements of this one."""
+        listener = self._database.on_statement
+        return answer if listener is None else self._tell(listener, sql, answer)
+
+    async def _tell(self, listener: Any, sql: str, answer: Awaitable[T]) -> T:
+        began, error = monotonic(), None
+        try:
+            return await answer
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            listener(sql, self._pooled, monotonic() - began, error)
 
     async def _guard(self, sql: str, answer: Awaitable[T]) -> T:
         """Wait for an answer. After an error, keep the connection only if it is still good."""

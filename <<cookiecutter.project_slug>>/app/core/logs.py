@@ -9,6 +9,10 @@ from contextvars import ContextVar
 from pythonjsonlogger.json import JsonFormatter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .source import source_line
+
+logger = logging.getLogger(__name__)
+
 TEXT = "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"
 JSON = ["levelname", "name", "message", "request_id", "trace_id"]
 NAMES = {"levelname": "level", "name": "logger", "exc_info": "traceback"}
@@ -23,6 +27,7 @@ TRACEPARENT = re.compile(rb"[\da-f]{2}-([\da-f]{32})-[\da-f]{16}-[\da-f]{2}.*")
 NONE = "-"
 request_id = ContextVar("request_id", default=NONE)
 trace_id = ContextVar("trace_id", default=NONE)
+request_scope = ContextVar[Scope | None]("request_scope", default=None)
 
 
 def add_request(record: logging.LogRecord) -> bool:
@@ -32,10 +37,44 @@ def add_request(record: logging.LogRecord) -> bool:
     return True
 
 
+def add_source(record: logging.LogRecord) -> bool:
+    """Add to a statement's record, which ECHO_SQL makes, the line that has asked for it."""
+    # Of a session's statement two are made: the values, in brackets, come by themselves.
+    if record.name.startswith("sqlalchemy.engine") and not record.msg.startswith("["):
+        record.source = source_line()
+    return True
+
+
+class TextFormatter(logging.Formatter):
+    """Writes the line that has asked for a statement below it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the text of a record."""
+        text = super().formatMessage(record)
+        source = getattr(record, "source", None)
+        return f"{text}\n  ↳ {source}" if source else text
+
+
+def log_slow_statement(sql: str, seconds: float, waited: float) -> None:
+    """Write down a statement without its values, and for which route it was."""
+    scope = request_scope.get() or {}
+    path = getattr(scope.get("route"), "path", NONE)
+    logger.warning(
+        "Slow statement: %.3f s, after %.3f s of waiting for a connection, for %s %s: %s",
+        seconds,
+        waited,
+        scope.get("method", NONE),
+        path,
+        " ".join(sql.split()),
+        extra={"source": source_line()},
+    )
+
+
 handler = logging.StreamHandler()
 handler.addFilter(add_request)
+handler.addFilter(add_source)
 handler.setFormatter(
-    logging.Formatter(TEXT)
+    TextFormatter(TEXT)
     if sys.stderr.isatty()
     else JsonFormatter(JSON, rename_fields=NAMES, timestamp="time")
 )
@@ -49,6 +88,10 @@ def configure_logging(level: str) -> None:
     handler.setLevel(level)
     if handler not in root.handlers:
         root.addHandler(handler)
+    # Without any, ECHO_SQL would give it one that writes each statement a second time.
+    statements = logging.getLogger("sqlalchemy.engine.Engine")
+    if not statements.handlers:
+        statements.addHandler(logging.NullHandler())
     for name in ("uvicorn", "uvicorn.access"):
         server = logging.getLogger(name)
         # Without any it was told to be silent: `--no-access-log`.
@@ -78,6 +121,7 @@ class RequestIds:
         if not identifier or not REQUEST_ID.fullmatch(identifier):
             identifier = b"%032x" % random.getrandbits(128)
         request_id.set(identifier.decode())
+        request_scope.set(scope)
         if trace and (found := TRACEPARENT.fullmatch(trace)):
             trace_id.set(found[1].decode())
         header = (b"x-request-id", identifier)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 <% if cookiecutter.database == "postgresql" %>
 from itertools import compress
@@ -40,8 +40,12 @@ class Slots:
     for each waiter takes longer than the rest of a checkout.
     """
 
-    def __init__(self, free: int) -> None:
-        self._free = free
+    def __init__(self, size: int) -> None:
+        self.size = self._free = size
+        # How often somebody was refused.
+        self.timeouts = 0
+        # Hears of it, with the seconds that it took.
+        self.on_timeout: Callable[[float], None] = lambda seconds: None
         self._line: deque[tuple[asyncio.Future[bool], float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -49,6 +53,11 @@ class Slots:
     def all_taken(self) -> bool:
         """Return whether who asks now has to wait."""
         return not self._free
+
+    @property
+    def waiting(self) -> int:
+        """Return how many stand in line."""
+        return sum(not waiter.done() for waiter, _ in list(self._line))
 
     async def acquire(self, timeout: float) -> bool:
         """Wait for a slot, for so many seconds, the same for all. Return whether one was free."""
@@ -62,12 +71,15 @@ class Slots:
         if self._timer is None or deadline < self._timer.when():
             self._timer = loop.call_at(deadline, self._refuse_late, loop)
         try:
-            return await waiter
+            given = await waiter
         except asyncio.CancelledError:
             # It was given a slot in the same turn.
             if not waiter.cancelled() and waiter.result():
                 self.release()
             raise
+        if not given:
+            self.on_timeout(timeout)
+        return given
 
     def release(self) -> None:
         """Give a slot to the first in line."""
@@ -84,6 +96,7 @@ class Slots:
             waiter, _ = self._line.popleft()
             if not waiter.done():
                 waiter.set_result(False)
+                self.timeouts += 1
         self._timer = None
         if self._line:
             self._timer = loop.call_at(self._line[0][1], self._refuse_late, loop)
@@ -106,17 +119,18 @@ class FairPool(AsyncAdaptedQueuePool):
         **options: Any,
     ) -> None:
         super().__init__(creator, pool_size, max_overflow, timeout, **options)
-        self._slots = Slots(pool_size + max_overflow)
+        self.slots = Slots(pool_size + max_overflow)
         self._records = WeakSet[ConnectionPoolEntry]()
 
     def connect(self) -> PoolProxiedConnection:
         """Check a connection out, for SQLAlchemy: engines and sessions come by this way."""
-        if not await_(self._slots.acquire(self._timeout)):
+        asked = monotonic()
+        if not await_(self.slots.acquire(self._timeout)):
             raise self._refusal()
         try:
-            return self._check_out()
+            return self._check_out(asked)
         except BaseException:
-            self._slots.release()
+            self.slots.release()
             raise
 
     async def acquire(self) -> PoolProxiedConnection:
@@ -126,16 +140,17 @@ class FairPool(AsyncAdaptedQueuePool):
         more than the rest. Raises `sqlalchemy.exc.TimeoutError` when none is free in time, and
         DBAPIError or DatabaseUnavailable when none can be opened.
         """
-        if not await self._slots.acquire(self._timeout):
+        asked = monotonic()
+        if not await self.slots.acquire(self._timeout):
             raise self._refusal()
         try:
             # The usual case, in which nothing has to be waited for: one is open.
             if self.checkedin():
                 with suppress(MissingGreenlet):
-                    return self._check_out()
-            return await greenlet_spawn(self._check_out)
+                    return self._check_out(asked)
+            return await greenlet_spawn(self._check_out, asked)
         except BaseException:
-            self._slots.release()
+            self.slots.release()
             raise
 
     async def release(self, connection: PoolProxiedConnection) -> None:
@@ -154,7 +169,7 @@ class FairPool(AsyncAdaptedQueuePool):
     @property
     def is_full(self) -> bool:
         """Return whether who wants a connection has to wait in line."""
-        return self._slots.all_taken
+        return self.slots.all_taken
 
     def in_use(self, seconds: float) -> list[Any]:
         """Return the driver's connections that are checked out for so long already."""
@@ -193,7 +208,7 @@ class FairPool(AsyncAdaptedQueuePool):
     def _refusal(self) -> PoolTimeoutError:
         return PoolTimeoutError(f"No connection was free within {self._timeout} s")
 
-    def _check_out(self) -> PoolProxiedConnection:
+    def _check_out(self, asked: float) -> PoolProxiedConnection:
         """Take a connection into the slot that the caller has; name what prevents it."""
 <% if cookiecutter.database == "mysql" %>
         task = asyncio.current_task()
@@ -219,7 +234,8 @@ class FairPool(AsyncAdaptedQueuePool):
 <% endif %>
         # From here on the slot belongs to the connection, until the pool has it back.
         assert connection.record_info is not None
-        connection.record_info["slot_since"] = monotonic()
+        connection.record_info["slot_since"] = now = monotonic()
+        connection.record_info["waited"] = now - asked
         return connection
 
     def _create_connection(self) -> ConnectionPoolEntry:
@@ -252,7 +268,7 @@ class FairPool(AsyncAdaptedQueuePool):
             # A check-out that fails gives its record back as well, but its caller keeps the slot.
             assert record.record_info is not None
             if record.record_info.pop("slot_since", None):
-                self._slots.release()
+                self.slots.release()
 
 
 def open_in_greenlet(*_: object) -> None:

@@ -29,6 +29,9 @@ class Opened:
         self.task = None
 
 
+# What hears of each new run, and of the error of the last.
+on_retry: list[Callable[[Exception], None]] = []
+
 _innermost: ContextVar[Opened | None] = ContextVar("innermost", default=None)
 
 
@@ -67,6 +70,8 @@ async def retry_conflicts(
             except Exception as error:
                 if not is_conflict(error) or committed or not repeatable():
                     raise
+                for listener in on_retry:
+                    listener(error)
             await asyncio.sleep(random.uniform(0, BACKOFF * 2**attempt))
         return await unit()
     finally:

@@ -91,6 +91,13 @@ def error_code(error: DBAPIError) -> int | None:
 <% endif %>
 
 
+def error_type(error: BaseException) -> str:
+    """Return the database's code for an error, or else the error's name."""
+    error = first_error(error)
+    wrapped = error if isinstance(error, DBAPIError) else DBAPIError(None, None, error)
+    return str(error_code(wrapped) or type(error).__qualname__)
+
+
 def first_error(error: BaseException) -> BaseException:
     """Return the error behind SQLAlchemy's refusal to go on after one."""
     behind: BaseException | None = error

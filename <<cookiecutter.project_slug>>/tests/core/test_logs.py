@@ -15,7 +15,7 @@ from app.core import logs
 from app.core.config import load_settings
 from tests.core.conftest import started
 from tests.core.routes import make
-from tests.process import Process
+from tests.process import PROJECT, Process
 
 GIVEN = {"X-Request-ID": "order-7", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
 ORIGIN = "https://example.com"
@@ -92,10 +92,52 @@ def test_a_terminal_gets_text() -> None:
     record = logging.LogRecord("app.orders", logging.INFO, "", 0, "stored %d", (7,), None)
     logs.add_request(record)
 
-    line = logging.Formatter(logs.TEXT).format(record)
+    line = logs.TextFormatter(logs.TEXT).format(record)
 
     assert re.fullmatch(r"\d{4}-\S+ \S+ INFO app\.orders \[-\] stored 7", line)
     assert not sys.stderr.isatty()
+
+
+def test_a_terminal_gets_the_line_that_asked_below_a_statement() -> None:
+    name = "sqlalchemy.engine.Engine"
+    record = logging.LogRecord(name, logging.INFO, "", 0, "SELECT 1\nFROM orders", None, None)
+    logs.add_request(record)
+    logs.add_source(record)
+
+    lines = logs.TextFormatter(logs.TEXT).format(record).splitlines()
+
+    assert lines[0].endswith(" [-] SELECT 1")
+    assert lines[1] == "FROM orders"
+    assert re.fullmatch(r"  ↳ tests/core/test_logs\.py:\d+", lines[2])
+
+
+@pytest.mark.parametrize(
+    ("method", "asked"),
+    [
+        ("GET", "await queries.first(PERSON_BY_ID, person_id=person_id)"),
+        ("PATCH", "await transaction.first(LOCKED_PERSON, person_id=person_id)"),
+        ("DELETE", "await session.get(Person, person_id, with_for_update=True)"),
+    ],
+)
+async def test_a_statement_names_the_line_that_asked_for_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], method: str, asked: str
+) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(logs.handler, "stream", stream)
+    async with started(echo_sql=True) as (client, _):
+        await client.request(method, "/people/12345", json={})
+
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    [statement] = [line for line in lines if "FROM _test_people" in line["message"]]
+    path, number = statement["source"].split(":")
+    assert path == "tests/core/people.py"
+    assert asked in (PROJECT / path).read_text().splitlines()[int(number) - 1]
+    # Neither a middleware nor the core asks, and values are a statement's.
+    sources = {line["source"].split(":")[0] for line in lines if line.get("source")}
+    assert sources <= {"app/main.py", "tests/core/people.py", "tests/core/test_logs.py"}
+    assert not any("source" in line for line in lines if line["message"].startswith("["))
+    # Nothing is written a second time.
+    assert not capsys.readouterr().out
 
 
 async def test_pages_of_other_origins_may_call_only_when_they_are_named(

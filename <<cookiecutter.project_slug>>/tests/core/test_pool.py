@@ -241,13 +241,13 @@ async def test_whatever_happens_the_pool_stays_whole(
         be_impatient(database, limit)
         # Most connections are replaced at their second use.
         pool._recycle = 0.01  # type: ignore[assignment]
-        arrivals, line = itertools.count(), pool._slots.acquire
+        arrivals, line = itertools.count(), pool.slots.acquire
 
         async def wait_in_line(timeout: float) -> bool:
             number, began = next(arrivals), time.monotonic()
-            has_to_wait = pool._slots.all_taken
+            has_to_wait = pool.slots.all_taken
             if not has_to_wait:
-                assert all(waiter.done() for waiter, _ in pool._slots._line), "overtook"
+                assert all(waiter.done() for waiter, _ in pool.slots._line), "overtook"
             try:
                 if await line(timeout):
                     # Who need not wait may go on a turn before who was woken already.
@@ -259,7 +259,7 @@ async def test_whatever_happens_the_pool_stays_whole(
             finally:
                 assert time.monotonic() - began < limit + 5, "waited too long"
 
-        pool._slots.acquire = wait_in_line  # type: ignore[method-assign]
+        pool.slots.acquire = wait_in_line  # type: ignore[method-assign]
 
         def refuse(*_: object) -> None:
             # A server that is away for some of those who open a connection.

@@ -9,9 +9,8 @@ from pydantic import ValidationError
 from app.core import config
 from app.core.config import Settings, load_settings
 from app.core.urls import DRIVER, EXAMPLE_URL
-from tests.conftest import POOL
 from tests.core.conftest import started
-from tests.process import PROJECT
+from tests.process import POOL, PROJECT
 
 PASSWORD = "correct-horse"
 URL = f"{DRIVER}://user:{PASSWORD}@127.0.0.1:1/name"

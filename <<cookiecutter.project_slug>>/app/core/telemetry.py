@@ -1,0 +1,155 @@
+"""Where a request's time goes: metrics and spans of the database, by OpenTelemetry's names.
+
+https://opentelemetry.io/docs/specs/semconv/db/. Without OpenTelemetry's SDK nothing is recorded and
+nothing paid: `OTEL_EXPORTER_OTLP_ENDPOINT` or `METRICS_PORT` turns it on. Neither statements are
+exported nor values, only what statements do to which table.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
+from time import monotonic, time, time_ns
+from typing import Any
+from weakref import WeakSet
+
+from opentelemetry import metrics, trace
+from opentelemetry.metrics import Observation
+from opentelemetry.trace import SpanKind, StatusCode
+from sqlalchemy import Engine, ExceptionContext, event
+
+from .logs import log_slow_statement
+from .pool import Slots
+from .retries import on_retry
+from .server_errors import error_type
+
+# SQLAlchemy's, and the methods that listen to them.
+EVENTS = ["connect", "checkout", "checkin", "before_cursor_execute", "after_cursor_execute"]
+EVENTS += ["handle_error"]
+
+# What a statement does, to which table.
+VERB, TABLE = re.compile(r"\w+"), re.compile(r'\b(?:FROM|INTO|UPDATE)\s+([\w."`]+)', re.IGNORECASE)
+
+# Seconds, as the conventions have them for statements.
+BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
+
+meter, tracer = metrics.get_meter("app"), trace.get_tracer("app")
+histogram = partial(meter.create_histogram, unit="s", explicit_bucket_boundaries_advisory=BUCKETS)
+create_time, wait_time, use_time = (
+    histogram(f"db.client.connection.{each}_time") for each in ("create", "wait", "use")
+)
+duration = histogram("db.client.operation.duration")
+retries = meter.create_counter("app.db.retries", "{retry}")
+unavailable = meter.create_counter("app.http.unavailable", "{response}")
+
+
+@lru_cache(maxsize=1000)
+def summary(sql: str) -> str:
+    """Return what a statement does, such as "SELECT users"."""
+    found = filter(None, (VERB.search(sql), TABLE.search(sql)))
+    return " ".join(match[match.lastindex or 0] for match in found)
+
+
+on_retry.append(lambda error: retries.add(1, {"error.type": error_type(error)}))
+
+
+class Watch:
+    """Looks at a pool, and at the statements on its connections."""
+
+    def __init__(self, name: str, engine: Engine, slots: Slots, slow: float | None) -> None:
+        self.engine, self.slots, self._slow = engine, slots, slow
+        self.name = {"db.client.connection.pool.name": name}
+        # Who waited for nothing has waited longest.
+        slots.on_timeout = lambda seconds: wait_time.record(seconds, self.name)
+        for each in EVENTS:
+            event.listen(engine, each, getattr(self, f"_{each}"))
+        dialect: Any = engine.dialect
+        dialect.do_commit = partial(self._commit, dialect.do_commit)
+
+    def note(self, sql: str, connection: Any, seconds: float, error: Any = None) -> None:
+        """Record a statement that has just ended, in the trace of its request too."""
+        mariadb = getattr(self.engine.dialect, "is_mariadb", False)
+        system = "mariadb" if mariadb else self.engine.name
+        attributes = self.name | {"db.system.name": system, "db.query.summary": summary(sql)}
+        if error is not None:
+            attributes["error.type"] = error_type(error)
+        duration.record(seconds, attributes)
+        if trace.get_current_span().is_recording():
+            began, kind = time_ns() - round(seconds * 1e9), SpanKind.CLIENT
+            span = tracer.start_span(summary(sql), None, kind, attributes, start_time=began)
+            span.set_status(StatusCode.UNSET if error is None else StatusCode.ERROR)
+            span.end()
+        if self._slow is not None and seconds >= self._slow:
+            waited = getattr(connection, "record_info", {}).get("waited", 0.0)
+            log_slow_statement(sql, seconds, waited)
+
+    def count(self) -> dict[str, int]:
+        """Return how many connections are open."""
+        pool: Any = self.engine.pool
+        return {"idle": pool.checkedin(), "used": pool.checkedout()}
+
+    def _commit(self, commit: Callable[[Any], None], connection: Any) -> None:
+        began = monotonic()
+        commit(connection)
+        self.note("COMMIT", connection, monotonic() - began)
+
+    def _connect(self, _: object, record: Any) -> None:
+        create_time.record(time() - record.starttime, self.name)
+
+    def _checkout(self, _: object, record: Any, __: object) -> None:
+        record.record_info["used_since"] = monotonic()
+
+    def _checkin(self, _: object, record: Any) -> None:
+        # Nobody has used one that could not be opened.
+        if (began := record.record_info.pop("used_since", None)) is not None:
+            use_time.record(monotonic() - began, self.name)
+            wait_time.record(record.record_info.get("waited", 0.0), self.name)
+
+    def _before_cursor_execute(self, *said: Any) -> None:
+        said[4].began = monotonic()
+
+    def _after_cursor_execute(self, *said: Any, error: Any = None) -> None:
+        connection, _, sql, _, context, *_ = said
+        # As it was compiled: no value that goes into its text is there yet.
+        text = context.compiled.string if context.compiled else sql
+        self.note(text, connection.connection, monotonic() - context.began, error)
+        context.began = None
+
+    def _handle_error(self, error: ExceptionContext) -> None:
+        context: Any = error.execution_context
+        if getattr(context, "began", None) is not None:
+            said = (error.connection, None, error.statement, None, context)
+            self._after_cursor_execute(*said, error=error.original_exception)
+
+
+watches = WeakSet[Watch]()
+
+
+def watch(name: str, engine: Engine, slots: Slots, slow: float | None) -> Any:
+    """Return what is to hear of each statement: those of `slow` seconds are logged. Else None."""
+    # The API's own providers record nothing.
+    silent = ("opentelemetry.trace", "opentelemetry.metrics")
+    providers = trace.get_tracer_provider(), metrics.get_meter_provider()
+    if slow is None and all(type(each).__module__.startswith(silent) for each in providers):
+        return None
+    watches.add(found := Watch(name, engine, slots, slow))
+    return found.note
+
+
+def observe(create: Any, name: str, unit: str, read: Callable[[Any], dict[str, int]]) -> None:
+    """Have a number of each pool read when it is exported, by the state of its connections."""
+
+    def callback(_: object) -> Iterator[Observation]:
+        for pool in watches:
+            for state, number in read(pool).items():
+                states = {"db.client.connection.state": state} if state else {}
+                yield Observation(number, pool.name | states)
+
+    create(f"db.client.connection.{name}", [callback], unit)
+
+
+gauge, counter = meter.create_observable_up_down_counter, meter.create_observable_counter
+observe(gauge, "count", "{connection}", Watch.count)
+observe(gauge, "max", "{connection}", lambda pool: {"": pool.slots.size})
+observe(gauge, "idle.max", "{connection}", lambda pool: {"": pool.engine.pool.size()})
+observe(gauge, "pending_requests", "{request}", lambda pool: {"": pool.slots.waiting})
+observe(counter, "timeouts", "{timeout}", lambda pool: {"": pool.slots.timeouts})
