@@ -12,7 +12,7 @@ import pytest
 from httpx2 import AsyncClient
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from sqlalchemy import String, literal_column, select
+from sqlalchemy import String, bindparam, literal_column, select
 from sqlalchemy.exc import DBAPIError
 
 from app.core import telemetry
@@ -145,6 +145,8 @@ async def test_all_is_exported_by_its_name_with_its_unit_and_without_values(
     assert all(request.start_time_unix_nano <= span.start_time_unix_nano for span in inside)
     assert {attributes(span.attributes)["db.system.name"] for span in inside} <= SYSTEMS
 
+    # Logs hold what people send.
+    assert {path for path, _ in receiver.bodies} == {"/v1/metrics", "/v1/traces"}
     assert SECRET.encode() not in sent
     if password := database.engine.url.password:
         assert password.encode() not in sent
@@ -210,7 +212,11 @@ async def test_a_thousand_clients_wait_as_long_as_is_said(reader: InMemoryMetric
 async def test_a_slow_statement_is_logged_without_its_values(
     caplog: pytest.LogCaptureFixture, clean: None
 ) -> None:
-    async with started(slow_statement=0.0) as (client, _):
+    async with started(slow_statement=0.0) as (client, database):
+        # This value is put into the text, and sent as a part of it.
+        literal: Any = bindparam("email", SECRET, literal_execute=True)
+        async with database.session() as session:
+            await session.execute(select(Person.id).where(Person.email == literal))
         headers = {"X-Request-ID": "order-9"}
         created = await client.post("/people", json={"email": SECRET}, headers=headers)
         person = created.json()["id"]
