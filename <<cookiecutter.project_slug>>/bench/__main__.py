@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import URL
 
-from app.core.db import MAX_CONNECTIONS
+from app.core.connect import MAX_CONNECTIONS
 from bench.load import HOW_TO_GET_WRK, Figures, load, median, migrated_database, serve
 from bench.routes import Routes
 from bench.shares import PARTS, measure_shares

@@ -29,8 +29,8 @@ START_LIMIT = 60
 STOP_LIMIT = 30
 
 
-def take(lock: TextIO) -> bool:
-    """Take a lock, if no other process has it; return whether this one has it now."""
+def acquire(lock: TextIO) -> bool:
+    """Acquire a lock if it is free; return whether it was."""
     with suppress(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
@@ -47,7 +47,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) ->
     return True
 
 
-def hold(url: str, *, shared: bool = False) -> None:
+def announce(url: str, *, shared: bool = False) -> None:
     """Say where the server is, and wait until nobody wants it any more."""
     print(json.dumps({"url": url, "shared": shared}), flush=True)
     sys.stdin.read()
@@ -103,7 +103,7 @@ def supervise(project: Path | None) -> None:
         server.own(sockets)
         if project is None:
             run(program, sockets / "data", sockets, True, cleanup)
-            hold(server.url(sockets))
+            announce(server.url(sockets))
             return
         folder = server.data_folder(project)
         folder.mkdir(exist_ok=True)
@@ -112,16 +112,16 @@ def supervise(project: Path | None) -> None:
         url = folder / "url"
         url.touch()
         # While another process has it, its server is starting, up, or ending, each in its time.
-        while not take(lock):
+        while not acquire(lock):
             if where := url.read_text():
-                hold(where, shared=True)
+                announce(where, shared=True)
                 return
             time.sleep(0.02)
         url.write_text("")
         run(program, folder / "data", sockets, False, cleanup)
         cleanup.callback(url.write_text, "")
         url.write_text(server.url(sockets))
-        hold(server.url(sockets))
+        announce(server.url(sockets))
 
 
 def leave(_: int, __: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""How a connection is opened, and what holds on it for as long as it is open."""
+"""How a connection is opened, what holds on it while it is open, and how many there may be."""
 
 import asyncio
 import socket
@@ -8,11 +8,11 @@ from typing import Any
 
 <% if cookiecutter.database == "postgresql" %>
 import asyncpg
-from sqlalchemy import URL
+from sqlalchemy import URL, text
 from sqlalchemy.util.concurrency import await_
 <% else %>
 import asyncmy
-from sqlalchemy import URL, Connection
+from sqlalchemy import URL, Connection, text
 from sqlalchemy.pool import PoolResetState
 from sqlalchemy.util.concurrency import await_
 
@@ -27,6 +27,27 @@ Login = Callable[[], URL | Awaitable[URL]]
 SILENCE_LIMIT = 5
 KEEP_ALIVE = {"TCP_KEEPIDLE": SILENCE_LIMIT, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": SILENCE_LIMIT}
 KEEP_ALIVE |= {"TCP_USER_TIMEOUT": SILENCE_LIMIT * 1000}
+
+<% if cookiecutter.database == "postgresql" %>
+# How many connections this role may have here: no row through a pooler such as PgBouncer, which
+# has limits of its own, and tells its clients of other processes than the server does.
+MAX_CONNECTIONS = text(
+    "SELECT least("
+    " current_setting('max_connections')::int - CASE WHEN rolsuper THEN 0"
+    " ELSE current_setting('superuser_reserved_connections')::int"
+    "  + coalesce(current_setting('reserved_connections', true)::int, 0) END,"
+    " CASE WHEN rolconnlimit >= 0 AND NOT rolsuper THEN rolconnlimit END,"
+    " CASE WHEN datconnlimit >= 0 AND NOT rolsuper THEN datconnlimit END)"
+    " FROM pg_roles, pg_database WHERE rolname = current_user AND datname = current_database()"
+    " AND pg_backend_pid() = :process"
+)
+<% else %>
+# Of the server, and of this user, where 0 stands for none.
+MAX_CONNECTIONS = text(
+    "SELECT LEAST(@@max_connections, IF(@@max_user_connections, @@max_user_connections,"
+    " @@max_connections))"
+)
+<% endif %>
 <% if cookiecutter.database == "postgresql" %>
 
 # Whether the server encrypts: "SSLRequest" of the protocol.

@@ -35,11 +35,11 @@ from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 <% if cookiecutter.vector_search == "yes" %>
-from .connect import VECTOR_SEARCH, Login, log_in, open_within, server_limits
+from .connect import MAX_CONNECTIONS, VECTOR_SEARCH, Login, log_in, open_within, server_limits
 <% elif cookiecutter.database == "postgresql" %>
-from .connect import Login, log_in, open_within, server_limits
+from .connect import MAX_CONNECTIONS, Login, log_in, open_within, server_limits
 <% else %>
-from .connect import Login, begin, log_in, open_within, reset, server_limits
+from .connect import MAX_CONNECTIONS, Login, begin, log_in, open_within, reset, server_limits
 <% endif %>
 from .pool import FairPool, open_in_greenlet
 from .retries import Opened, retry_conflicts
@@ -53,27 +53,6 @@ __all__ = ["Database", "DatabaseUnavailable", "OwnedSession", "error_code", "ret
 
 logger = logging.getLogger(__name__)
 
-<% if cookiecutter.database == "postgresql" %>
-# How many connections this role may have here: no row through a pooler such as PgBouncer, which
-# has limits of its own, and tells its clients of other processes than the server does.
-MAX_CONNECTIONS = text(
-    "SELECT least("
-    " current_setting('max_connections')::int - CASE WHEN rolsuper THEN 0"
-    " ELSE current_setting('superuser_reserved_connections')::int"
-    "  + coalesce(current_setting('reserved_connections', true)::int, 0) END,"
-    " CASE WHEN rolconnlimit >= 0 AND NOT rolsuper THEN rolconnlimit END,"
-    " CASE WHEN datconnlimit >= 0 AND NOT rolsuper THEN datconnlimit END)"
-    " FROM pg_roles, pg_database WHERE rolname = current_user AND datname = current_database()"
-    " AND pg_backend_pid() = :process"
-)
-<% else %>
-# Of the server, and of this user, where 0 stands for none.
-MAX_CONNECTIONS = text(
-    "SELECT LEAST(@@max_connections, IF(@@max_user_connections, @@max_user_connections,"
-    " @@max_connections))"
-)
-<% endif %>
-
 PING = text("SELECT 1")
 
 # Seconds within which a healthy server answers that.
@@ -81,6 +60,10 @@ PING_TIMEOUT = 2.0
 
 # Seconds for a goodbye to the server at the end; what is open after that is closed without.
 CLOSE_TIMEOUT = 2.0
+
+
+async def nothing() -> None:
+    """Wait for nothing else after a commit."""
 
 
 class OneTaskSession(Session):
@@ -232,7 +215,7 @@ class Database:
             expire_on_commit=False,
         )
         # What else a commit waits for: see `replica.py`.
-        self.after_commit: Callable[[], Awaitable[None]] | None = None
+        self.after_commit: Callable[[], Awaitable[None]] = nothing
         # What hears of each statement that was run past SQLAlchemy: the statement, its connection,
         # its seconds and its error, if any. See `telemetry.py`.
         self.on_statement: Callable[[str, Any, float, BaseException | None], None] | None = None
@@ -285,7 +268,7 @@ class Database:
             yield session
             used = session.in_transaction()
             await session.commit()
-        if used and self.after_commit is not None:
+        if used:
             await self.after_commit()
 
     async def ping(self) -> None:

@@ -75,7 +75,7 @@ class KeptBody:
         self._more = True
         self.is_whole = True
 
-    def keep(self, part: bytes, *, more: bool) -> None:
+    def append(self, part: bytes, *, more: bool) -> None:
         """Keep a part, or nothing at all when that would be too much."""
         self._more = more
         self.is_whole = self.is_whole and len(self._kept) + len(part) <= MAX_KEPT
@@ -95,7 +95,7 @@ class KeptBody:
                 return {"type": "http.request", "body": bytes(self._kept), "more_body": self._more}
             message = await self._receive()
             if message["type"] == "http.request":
-                self.keep(message.get("body", b""), more=message.get("more_body", False))
+                self.append(message.get("body", b""), more=message.get("more_body", False))
             return message
 
         return receive
@@ -118,7 +118,7 @@ class RetryRoute(APIRoute):
             body = KeptBody(request.receive)
             if hasattr(request, "_body"):
                 # Read already, by a route class that is derived from this one.
-                body.keep(await request.body(), more=False)
+                body.append(await request.body(), more=False)
             scope, state = request.scope, request.scope.setdefault("state", {})
             scope_before, state_before = dict(scope), dict(state)
             # Here FastAPI keeps the dependencies of a request, and ends them after the handler and

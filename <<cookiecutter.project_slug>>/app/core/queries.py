@@ -122,8 +122,7 @@ class Queries(Executor):
         refuse_beside_another()
         answer = await self._run(self._database, statement, values)
         note_commit()
-        if self._database.after_commit is not None:
-            await self._database.after_commit()
+        await self._database.after_commit()
         return answer
 
     async def _run(
@@ -188,8 +187,7 @@ class Transaction(Executor):
             await connection.release()
         if error is None:
             self._refuse_after_error()
-            if self._database.after_commit is not None:
-                await self._database.after_commit()
+            await self._database.after_commit()
 
     async def _run(self, statement: Statement[Any], values: Mapping[str, Any]) -> Any:
         if self._opened is None or self._opened.task is not asyncio.current_task():

@@ -18,7 +18,7 @@ from sqlalchemy import Boolean, String, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from .db import Database
+from .db import Database, nothing
 from .driver import Connection, Plans
 from .server_errors import DatabaseUnavailable, error_code
 from .statements import Read
@@ -109,7 +109,7 @@ class Replica:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        self._primary.after_commit = None
+        self._primary.after_commit = nothing
         # A driver may keep a cancellation to itself.
         self._ended = True
         self._looking.cancel()

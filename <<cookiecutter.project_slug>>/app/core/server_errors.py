@@ -165,7 +165,7 @@ class Ending:
 <% endif %>
 
 
-def leave_lost_connection(context: ExceptionContext) -> DBAPIError | None:
+def invalidate_if_lost(context: ExceptionContext) -> DBAPIError | None:
     """Close a connection that an error has ended; give a driver's own error the usual class."""
     error = context.original_exception
     connection = context.connection
@@ -203,7 +203,7 @@ def forget_first_error(_: object, record: ConnectionPoolEntry) -> None:
     record.info.pop("first_error", None)
 
 
-def leave_read_only_server(context: ExceptionContext) -> None:
+def invalidate_if_read_only(context: ExceptionContext) -> None:
     """Close a connection whose server has become read-only: a new one finds the new primary."""
     error = context.sqlalchemy_exception
     if isinstance(error, DBAPIError) and error_code(error) in READ_ONLY:
@@ -213,7 +213,7 @@ def leave_read_only_server(context: ExceptionContext) -> None:
 
 def listen_to_errors(engine: Engine) -> None:
     """Close what an error has ended, and tell the first error of a transaction."""
-    event.listen(engine, "handle_error", leave_lost_connection)
-    event.listen(engine, "handle_error", leave_read_only_server)
+    event.listen(engine, "handle_error", invalidate_if_lost)
+    event.listen(engine, "handle_error", invalidate_if_read_only)
     event.listen(engine, "handle_error", repeat_first_error)
     event.listen(engine, "checkin", forget_first_error)
