@@ -37,6 +37,8 @@ from tests import guard
 <% endif %>
 from tests.process import PROJECT, SETTINGS, Process, serve
 
+pytest_plugins = ["tests.query_loops"]
+
 SERVER = pytest.StashKey[str]()
 
 # A bug in a route is raised in the test that meets it.

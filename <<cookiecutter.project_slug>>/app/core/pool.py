@@ -236,9 +236,10 @@ class FairPool(AsyncAdaptedQueuePool):
             raise asyncio.CancelledError
 <% endif %>
         # From here on the slot belongs to the connection, until the pool has it back.
-        assert connection.record_info is not None
-        connection.record_info["slot_since"] = now = monotonic()
-        connection.record_info["waited"] = now - asked
+        info = connection.record_info
+        assert info is not None
+        info["slot_since"] = now = monotonic()
+        info["waited"] = now - asked
         return connection
 
     def _create_connection(self) -> ConnectionPoolEntry:
