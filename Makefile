@@ -6,7 +6,8 @@ MAKEFLAGS += --no-print-directory
 # Where hooks and tests find uv
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help service test test-clusters lint benchmark dashboard programs cluster-programs
+.PHONY: help service test test-clusters lint benchmark dashboard programs image-programs \
+	cluster-programs
 help: ## Show the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
@@ -15,7 +16,7 @@ service: .venv/service.stamp ## Make a service and test it: [OUT=DIR] [ANSWERS="
 	@$(if $(filter out,$(OUT)),rm -rf out)
 	@.venv/bin/cookiecutter . --no-input --default-config --output-dir "$(OUT)" $(ANSWERS)
 
-test: .venv/dev.stamp programs ## Run all tests of the template, and of the services it makes
+test: .venv/dev.stamp programs image-programs ## Run all tests of the template, and of the services it makes
 	.venv/bin/pytest -n 2
 
 test-clusters: .venv/dev.stamp programs cluster-programs ## Test on PgBouncer, replicas and Galera
@@ -65,6 +66,14 @@ programs:
 			"prometheus" >&2; \
 		exit 1; \
 	fi
+
+# What builds and runs the image; where it is missing, a test says so.
+image-programs:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get && \
+		! { command -v podman && command -v debootstrap && command -v runc; }; then \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y \
+			--no-install-recommends podman crun runc debootstrap; \
+	fi >/dev/null || true
 
 # What is still missing after this, such as a PgBouncer that is new enough, the tests name.
 cluster-programs:

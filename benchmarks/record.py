@@ -1,6 +1,6 @@
 """A service under changing load, and what Prometheus says of it for each panel of the dashboard.
 
-`python record.py FILE`, in a generated project by its own Python: see `dashboard.py`. Everything
+`python record.py FILE SCALE`, in a generated project by its own Python: see `dashboard.py`. It all
 listens on this machine alone, and ends with this.
 """
 
@@ -26,17 +26,17 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 from app.models import User
-from bench.servers import PROJECT, env, serve
 from dev import server
 from httpx2 import AsyncClient, Limits
 from sqlalchemy import URL, insert, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
+from tests.process import PROJECT, SETTINGS, serve
 
 USERS = 20_000
 
-# Few connections and little patience, so that a small machine shows what a large one would.
-POOL_SIZE = 5
-POOL_TIMEOUT = "0.5"
+# Few connections and little patience, so that a small machine shows what a large one would. The
+# metrics are at the first free port from that on.
+SHOP = SETTINGS | {"POOL_SIZE": "5", "POOL_TIMEOUT": "0.3", "METRICS_PORT": "21000"}
 
 # Seconds between two scrapes, and what Grafana makes of them: four of its.
 SCRAPE = "1s"
@@ -62,7 +62,7 @@ PHASES = (
     Phase("", 15),
     Phase("8 reports", 15, reporters=8),
     Phase("", 7),
-    Phase("60 reports", 15, reporters=60),
+    Phase("120 reports", 15, reporters=120),
     Phase("", 12),
     Phase("database away", 12, away=True),
     Phase("", 12),
@@ -160,9 +160,14 @@ def filled_server() -> Iterator[Server]:
         running = Server(folder)
         try:
             running.start()
-            alembic = [sys.executable, "-m", "alembic", "upgrade", "head"]
-            words = {"check": True, "capture_output": True, "cwd": PROJECT}
-            subprocess.run(alembic, env=env(running.url), **words)
+            url = running.url.render_as_string(hide_password=False)
+            subprocess.run(
+                [sys.executable, "-m", "alembic", "upgrade", "head"],
+                cwd=PROJECT,
+                env=os.environ | SHOP | {"DATABASE_URL": url},
+                check=True,
+                capture_output=True,
+            )
             asyncio.run(fill(running.url))
             yield running
         finally:
@@ -188,14 +193,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def prometheus(folder: Path, metrics_port: int) -> Iterator[str]:
-    """Run Prometheus, which asks the service every second; give its address."""
+def prometheus(folder: Path, service: str) -> Iterator[str]:
+    """Run Prometheus, which asks a service every second; give its address."""
     address = f"127.0.0.1:{free_port()}"
     scrape = {
         "job_name": "shop",
         "scrape_interval": SCRAPE,
         "scrape_timeout": SCRAPE,
-        "static_configs": [{"targets": [f"127.0.0.1:{metrics_port}"]}],
+        "static_configs": [{"targets": [service]}],
     }
     rules = [str(PROJECT / "monitoring" / "alerts.yml")]
     config = folder / "prometheus.yml"
@@ -238,7 +243,7 @@ async def state_of(database: Server, phase: Phase) -> AsyncIterator[None]:
         await asyncio.to_thread(database.start)
 
 
-async def play(address: str, database: Server, scale: float) -> Iterator[dict[str, Any]]:
+async def play(address: str, database: Server, scale: float) -> list[dict[str, Any]]:
     """Play all phases; return their names and when they were, in seconds since the epoch."""
     played = []
     limits = Limits(max_connections=None)
@@ -282,25 +287,26 @@ def legend(text: str, labels: dict[str, str]) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda found: labels.get(found[1], ""), text)
 
 
+async def run(database: Server, folder: Path, scale: float) -> dict[str, Any]:
+    """Run the service and Prometheus, play, and return what was seen."""
+    url = database.url.render_as_string(hide_password=False)
+    async with serve("shop:app", **SHOP, DATABASE_URL=url) as service:
+        [port] = re.findall(r"Metrics: http://[\d.]+:(\d+)/", service.log.read_text())
+        with prometheus(folder, f"127.0.0.1:{port}") as address:
+            # Some scrapes of the service at rest, from which the first rates begin.
+            await asyncio.sleep(4)
+            phases = await play(service.url, database, scale)
+            begin, end = phases[0]["begin"], phases[-1]["end"]
+            return {"phases": phases, "panels": look(address, begin, end)}
+
+
 def main() -> None:
     """Play, and write what Prometheus has seen."""
     path, scale = Path(sys.argv[1]), float(sys.argv[2])
     # Drivers warn of things that are no matter here, and a database is away on purpose.
     logging.basicConfig(level=logging.ERROR)
-    port = free_port()
-    os.environ |= {"METRICS_PORT": str(port), "POOL_TIMEOUT": POOL_TIMEOUT}
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        filled_server() as database,
-        serve("shop:app", database.url, POOL_SIZE) as address,
-        prometheus(Path(folder), port) as asked,
-    ):
-        # Four scrapes of the service at rest, from which the first rates begin.
-        time.sleep(4)
-        phases = asyncio.run(play(address, database, scale))
-        begin, end = phases[0]["begin"], phases[-1]["end"]
-        seen = look(asked, begin, end)
-    path.write_text(json.dumps({"phases": phases, "panels": seen}))
+    with tempfile.TemporaryDirectory() as folder, filled_server() as database:
+        path.write_text(json.dumps(asyncio.run(run(database, Path(folder), scale))))
 
 
 if __name__ == "__main__":

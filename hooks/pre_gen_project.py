@@ -3,10 +3,15 @@
 cookiecutter has made the project's folder by now, and deletes it again when this exits with 1.
 Where an answer for the slug would have led that folder astray, `__safe_folder` in
 `cookiecutter.json` has put a harmless one in its place; `__answers` tells what was typed.
+
+A refusal costs no other answer: what is printed last is a command that repeats them.
 """
 
 import json
+import os
 import re
+import shlex
+import shutil
 import sys
 import tempfile
 import unicodedata
@@ -125,6 +130,24 @@ CONTRADICTIONS = [
     ),
 ]
 
+# What needs no repeating, as in `cookiecutter.json`; the slug's is derived from the name.
+DEFAULTS = {
+    "project_name": "My Service",
+    "description": "A web service with FastAPI and SQLAlchemy",
+    "author_name": "",
+    "database": "postgresql",
+    "pool_size": "20",
+    "max_overflow": "0",
+    "pool_timeout": "3",
+    "pool_recycle": "1800",
+    "python_version": "3.13",
+    "vector_search": "no",
+    "sync_bridge": "no",
+    "run_tests": "yes",
+}
+# Stands for a refused answer in the command that repeats the others.
+OPEN = "?"
+
 
 def refusals(answers: dict[str, object]) -> Iterator[str]:
     """Yield one line for each answer that breaks its rule."""
@@ -139,12 +162,65 @@ def refusals(answers: dict[str, object]) -> Iterator[str]:
             yield f"{prompt}: {answer!r} is refused. Allowed: {allowed}."
 
 
+def repeated(answers: dict[str, object], refused: set[str]) -> dict[str, str]:
+    """Return the answers to give again: those that are not the defaults, refused ones left open."""
+    defaults = DEFAULTS | {"project_slug": answers["__derived_slug"]}
+    return {
+        prompt: OPEN if prompt in refused else str(answers[prompt])
+        for prompt in RULES
+        if prompt in refused or answers[prompt] != defaults[prompt]
+    }
+
+
+def program(name: str) -> list[str]:
+    """Return the words that start a Python program, also where only this Python has it.
+
+    Its own folder may be on the PATH just now, by make or by uvx, and not in the user's shell.
+    """
+    own = Path(sys.executable).parent
+    folders = [folder for folder in os.get_exec_path() if Path(folder) != own]
+    found = shutil.which(name, path=os.pathsep.join(folders))
+    return [name] if found else [sys.executable, "-m", name]
+
+
+def command(context: dict[str, object], answers: dict[str, str], project: Path) -> str:
+    """Return a line for a shell that generates once more, with these answers."""
+    template = str(context["_template"])
+    by_cruft = "_output_dir" not in context
+    if by_cruft and re.fullmatch(r"tmp[a-z0-9_]{8}", project.parent.name):
+        # Rendered into a temporary folder, by `cruft update`: the project has its answers.
+        changed = {prompt: answer for prompt, answer in answers.items() if answer == OPEN}
+        return shlex.join(
+            [*program("cruft"), "update", "--variables-to-update", json.dumps(changed)]
+        )
+    words = [*program("cruft"), "create"] if by_cruft else program("cookiecutter")
+    # The answers are complete without those of the user's configuration.
+    words += [template, "--no-input", "--default-config"]
+    if checkout := context.get("_checkout"):
+        words += ["--checkout", str(checkout)]
+    output = str(project.parent if by_cruft else context["_output_dir"])
+    if output != os.environ.get("PWD"):
+        words += ["--output-dir", output]
+    if by_cruft:
+        return shlex.join([*words, "--extra-context", json.dumps(answers)])
+    pairs = [f"{prompt}={shlex.quote(answer)}" for prompt, answer in answers.items()]
+    return " ".join([shlex.join(words), *pairs])
+
+
 def main() -> int:
-    """Print what is refused; return the exit code."""
-    lines = list(refusals(json.loads(r"""<< cookiecutter.__answers >>""")))
-    for line in lines:
-        print(line, file=sys.stderr)
-    return 1 if lines else 0
+    """Print what is refused, and a command for another try; return the exit code."""
+    answers = json.loads(r"""<< cookiecutter.__answers >>""")
+    lines = list(refusals(answers))
+    if not lines:
+        return 0
+    print(*lines, sep="\n", file=sys.stderr, flush=True)
+    context = json.loads(r"""<< cookiecutter | tojson >>""")
+    refused = {line.partition(":")[0] for line in lines}
+    again = command(context, repeated(answers, refused), Path.cwd())
+    print(
+        f"\nOnce more, with all other answers; put an allowed one for each '{OPEN}':\n  {again}\n"
+    )
+    return 1
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
 from conftest import Service, copy_service, environment, python, run
 
 READ, LIST = "GET /users/{user_id}", "GET /users"
@@ -16,7 +17,11 @@ QUICK = ("--seconds=0.2", "--rounds=1")
 # schema tells.
 SHOP = """
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Literal
+from app.core.config import load_settings
+from app.core.prometheus import serving_metrics
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Response
 from pydantic import BaseModel, Field
 
@@ -75,8 +80,41 @@ async def delete_room(room: str) -> None: ...
 async def broken() -> None:
     raise HTTPException(418, "a teapot")
 
-app = FastAPI()
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    with serving_metrics(load_settings().metrics_port):
+        yield
+
+app = FastAPI(lifespan=lifespan, telemetry={"auto_configure": True})
 app.include_router(router)
+"""
+
+# Routes that take their time in one place each.
+SLOW = """
+import asyncio
+import time
+
+from fastapi import APIRouter
+from sqlalchemy import text
+
+from app.core.deps import SessionDep
+
+router = APIRouter()
+
+@router.get("/database")
+async def ask(session: SessionDep) -> None:
+    await session.execute(text("SELECT {sleep}(0.02)"))
+
+@router.get("/task")
+async def wait() -> None:
+    await asyncio.sleep(0.02)
+
+@router.get("/worker")
+async def compute(session: SessionDep) -> None:
+    await session.execute(text("SELECT 1"))
+    end = time.monotonic() + 0.01
+    while time.monotonic() < end:
+        pass
 """
 HEADERS = "    return {}"
 
@@ -96,21 +134,43 @@ def test_bench(service: Service, tmp_path: Path) -> None:
         assert 0 < row["p50"] <= row["p99"]
         assert row["errors"] == 0
         assert row["share"] > 0
-        assert re.search(rf"  {re.escape(name)} +{row['rate']:,.0f} ", said)
+        assert min(row["waiting"], row["database"], row["rest"]) >= 0
+        assert row["waiting"] + row["database"] + row["rest"] == pytest.approx(1)
+        parts = " +".join(f"{row[part]:.0%}" for part in ("waiting", "database", "rest"))
+        assert re.search(rf"  {re.escape(name)} +{row['rate']:,.0f} .* {parts}\n", said)
     assert f"Left out: DELETE {READ.partition(' ')[2]}: a row can be deleted only once" in said
     assert list(outcome["pool_sizes"]) == ["2", "5"]
     assert all(row["errors"] == 0 for row in outcome["pool_sizes"].values())
     assert outcome["enough"] in (2, 5)
     assert f"POOL_SIZE={outcome['enough']} is enough" in said
+    for size, row in outcome["pool_sizes"].items():
+        assert f" with {size} {row['waiting']:.0%}" in said
     workers = outcome["max_connections"] // outcome["enough"]
-    assert f"with more than {workers} workers, {outcome['max_connections']} by their number" in said
+    assert f"connections: {workers} workers of {outcome['enough']}; with more" in said
 
     chart = results / "bench.svg"
     assert ElementTree.parse(chart).getroot().tag == "{http://www.w3.org/2000/svg}svg"
     # Its letters are drawn, and said in comments.
     shown = "\n".join(re.findall("<!-- (.*) -->", chart.read_text()))
-    for text in (*outcome["routes"], outcome["server"], f"enough: {outcome['enough']}"):
+    for text in (*outcome["routes"], outcome["server"], f"enough: {outcome['enough']}", "waiting"):
         assert text in shown
+
+
+def test_it_says_where_the_time_goes(service: Service, tmp_path: Path) -> None:
+    project = copy_service(service, tmp_path / "my-service")
+    sleep = "pg_sleep" if service.project.parent.name == "postgresql" else "sleep"
+    (project / "app" / "api" / "slow.py").write_text(SLOW.replace("{sleep}", sleep))
+    main = project / "app" / "main.py"
+    main.write_text(main.read_text().replace("users", "slow"))
+    run("make", "bench", f"ARGS={' '.join(QUICK)} --pool-sizes 2 50", cwd=project)
+
+    outcome = json.loads((project / "bench" / "results" / "bench.json").read_text())
+    routes = outcome["routes"]
+    assert routes["GET /database"]["database"] > 0.7
+    assert routes["GET /task"]["rest"] > 0.9
+    # Where several ask, one waits while another one computes: not for the database.
+    assert routes["GET /worker"]["rest"] > 0.6
+    assert outcome["pool_sizes"]["2"]["waiting"] > 0.6 > outcome["pool_sizes"]["50"]["waiting"]
 
 
 def test_a_sleep_in_a_route_is_caught_by_name(service: Service, tmp_path: Path) -> None:

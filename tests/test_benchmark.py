@@ -66,8 +66,9 @@ def test_benchmark_writes_the_readme(database: str, tmp_path: Path) -> None:
 
 def test_what_runs_in_a_service_is_typed(service: Service, tmp_path: Path) -> None:
     driver = "asyncpg" if service.project.parent.name == "postgresql" else "asyncmy"
-    names = ("fairness", "measure", "compare", "report", "chart", "ways/async_sqlalchemy")
-    paths = [BENCHMARKS / f"{name}.py" for name in (*names, f"ways/{driver}_by_hand")]
+    names = ["fairness", "measure", "compare", "report", "chart", "ways/async_sqlalchemy"]
+    names += [f"ways/{driver}_by_hand", "record", "panels", "shop"]
+    paths = [BENCHMARKS / f"{name}.py" for name in names]
     words = [
         "--config-file",
         "pyproject.toml",

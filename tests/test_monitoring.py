@@ -3,12 +3,14 @@ exports is a test of the service's own.
 """
 
 import json
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from conftest import VARIANTS, Render, Variant, run
+from conftest import DATABASES, TEMPLATE, VARIANTS, Render, Variant, run
 
 # A panel's place in a grid that is 24 columns wide.
 PLACES = [{"x": x, "y": y, "w": 8, "h": 8} for y in (0, 8, 16, 24) for x in (0, 8, 16)]
@@ -81,3 +83,29 @@ def test_every_variant_has_the_same(variant: Variant, monitoring: Path, render: 
     assert {path.name for path in other.iterdir()} == names
     for name in names:
         assert (other / name).read_bytes() == (monitoring / name).read_bytes()
+
+
+@pytest.mark.parametrize("database", DATABASES)
+def test_a_run_is_drawn(database: str, monitoring: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "dashboard.svg"
+    words = [f"--database={database}", "--scale=0.2", f"--picture={picture}"]
+    run(sys.executable, TEMPLATE / "benchmarks" / "dashboard.py", *words, cwd=tmp_path)
+    shown = set(re.findall(">([^<>]+)</text>", picture.read_text()))
+    assert {panel["title"] for panel in dashboard(monitoring)["panels"]} <= shown
+    # Each of these is a series that something has happened in.
+    assert {"200", "503", "GET /reports/names", "SELECT users", "COMMIT"} <= shown
+    assert {"waiting for a connection", "waiting for the database", "the service itself"} <= shown
+    assert {"503 No database connection was free in time", "503 The database is away"} <= shown
+    assert {
+        "primary used",
+        "primary idle",
+        "40P01" if database == "postgresql" else "1213",
+    } <= shown
+
+
+def test_the_picture_in_the_readme_is_of_this_dashboard(monitoring: Path) -> None:
+    picture = monitoring / "dashboard.svg"
+    assert picture.stat().st_size < 200_000
+    shown = set(re.findall(">([^<>]+)</text>", picture.read_text()))
+    assert {panel["title"] for panel in dashboard(monitoring)["panels"]} <= shown
+    assert f"(monitoring/{picture.name})" in (monitoring.parent / "README.md").read_text()

@@ -8,7 +8,18 @@ from pathlib import Path
 
 import pre_gen_project as hook
 import pytest
-from conftest import TEMPLATE, VARIANTS, Render, Variant, generate, run
+from conftest import (
+    TEMPLATE,
+    VARIANTS,
+    Render,
+    Variant,
+    commit,
+    copy_template,
+    environment,
+    files,
+    generate,
+    run,
+)
 from cookiecutter.exceptions import FailedHookException
 from cookiecutter.main import cookiecutter
 
@@ -205,6 +216,111 @@ def test_marks_of_the_template_are_refused(mark: str, output: Path) -> None:
     said = run(*words, cwd=output, code=1, typed="\n".join(typed) + "\n").stdout
     assert f"description: 'a {mark} b' is refused. Allowed: one line of text" in said
     assert around(output) == before
+
+
+ODD = {
+    "project_name": "Jean d'Arc's $HOME",
+    "description": 'a "b" `c` \\ & é! ; * | > < ~ # =x --help',
+    "author_name": "服务 -rf",
+    "database": "mysql",
+    "pool_timeout": "0.5",
+    "run_tests": "no",
+}
+
+
+def again(said: str) -> str:
+    """Return the command that a refusal ends with."""
+    _, command = said.split("put an allowed one for each '?':\n  ")
+    return command.splitlines()[0]
+
+
+@pytest.mark.parametrize("how", ["command line", "typed"])
+@pytest.mark.parametrize("beside", [True, False], ids=["here", "elsewhere"])
+def test_a_refusal_costs_no_other_answer(
+    how: str, beside: bool, tmp_path: Path, render: Render
+) -> None:
+    """The command at its end repeats them, for a shell, whatever is in them."""
+    (here := tmp_path / "here").mkdir()
+    output = here if beside else tmp_path / "other"
+    # Where `cookiecutter` is installed, and another configuration that is not heeded.
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    env = environment(PATH=path, HOME=str(tmp_path), PWD=str(here))
+    words = [sys.executable, "-m", "cookiecutter", str(TEMPLATE)]
+    words += [] if beside else ["--output-dir", str(output)]
+    wrong = ODD | {"pool_size": "0", "max_overflow": "-1"}
+    if how == "typed":
+        settings = json.loads((TEMPLATE / "cookiecutter.json").read_text())
+        typed = [wrong.get(name, "") for name in hook.RULES]
+        for number, name in enumerate(hook.RULES):
+            if isinstance(settings[name], list) and typed[number]:
+                typed[number] = str(settings[name].index(typed[number]) + 1)
+        said = run(*words, cwd=here, code=1, env=env, typed="\n".join(typed) + "\n").stdout
+    else:
+        pairs = [f"{prompt}={answer}" for prompt, answer in wrong.items()]
+        said = run(*words, "--no-input", *pairs, cwd=here, code=1, env=env).stdout
+    command = again(said)
+    assert command.count("'?'") == 2
+    assert "python_version" not in command
+    assert ("--output-dir" in command) is not beside
+
+    said = run("sh", "-c", command, cwd=here, code=1, env=env).stdout
+    assert "pool_size: '?' is refused. Allowed: a whole number from 1 to 1000" in said
+    assert again(said) == command
+    allowed = command.replace("pool_size='?'", "pool_size=7").replace("='?'", "=5")
+    run("sh", "-c", allowed, cwd=here, env=env)
+    (project,) = output.iterdir()
+    (expected := tmp_path / "expected").mkdir()
+    right = ODD | {"pool_size": "7", "max_overflow": "5"}
+    assert files(project) == files(render(expected, **right))
+
+
+def test_a_refused_name_is_not_repeated_by_its_slug(output: Path) -> None:
+    command = again(generate(output, "project_name=\a My\nShop", "pool_size=5", code=1))
+    assert command.endswith(" project_name='?' pool_size=5")
+    command = again(generate(output, "project_name=FastAPI", code=1))
+    assert command.endswith(" project_name=FastAPI project_slug='?'")
+
+
+def test_a_refusal_to_cruft_repeats_the_answers(tmp_path: Path) -> None:
+    template = copy_template(tmp_path / "template")
+    (here := tmp_path / "here").mkdir()
+    env = environment(HOME=str(tmp_path), PWD=str(here))
+    cruft = [sys.executable, "-m", "cruft"]
+    words = [*cruft, "create", str(template), "--no-input", "--extra-context"]
+    said = run(*words, json.dumps(ODD | {"pool_size": "0"}), cwd=here, code=1, env=env).stdout
+    command = again(said)
+    assert "--output-dir" not in command
+    run("sh", "-c", command.replace('"?"', '"7"'), cwd=here, env=env)
+    (project,) = here.iterdir()
+    context = json.loads((project / ".cruft.json").read_text())["context"]["cookiecutter"]
+    assert {name: context[name] for name in [*ODD, "pool_size"]} == ODD | {"pool_size": "7"}
+
+    run("git", "init", "--quiet", cwd=project)
+    commit(project, "Mine")
+    words = [*cruft, "update", "--skip-apply-ask", "--variables-to-update", '{"pool_size": "0"}']
+    said = run(*words, cwd=project, code=1, env=env).stdout
+    command = again(said).replace('"?"', '"8"')
+    run("sh", "-c", f"{command} --skip-apply-ask", cwd=project, env=env)
+    assert "POOL_SIZE=8" in (project / ".env.example").read_text()
+
+
+def test_defaults_need_no_repeating() -> None:
+    settings = json.loads((TEMPLATE / "cookiecutter.json").read_text())
+    first = {name: settings[name] for name in hook.DEFAULTS}
+    first = {name: value[0] if isinstance(value, list) else value for name, value in first.items()}
+    assert first == hook.DEFAULTS
+    assert {*hook.DEFAULTS, "project_slug"} == set(hook.RULES)
+
+
+def test_the_command_starts_what_the_users_shell_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Path(sys.executable).parent
+    monkeypatch.setenv("PATH", str(own))
+    assert hook.program("cookiecutter") == [sys.executable, "-m", "cookiecutter"]
+    (tmp_path / "cookiecutter").symlink_to(own / "cookiecutter")
+    monkeypatch.setenv("PATH", f"{own}:{tmp_path}")
+    assert hook.program("cookiecutter") == ["cookiecutter"]
 
 
 @pytest.mark.parametrize("answer", [None, True, 20, ["20"], {}])

@@ -1,4 +1,4 @@
-"""The chart: each route with its share of the reference, and the size of the pool."""
+"""The chart: each route with where its time goes, and the size of the pool."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,21 +6,31 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+COLORS = {"waiting": "tab:red", "database": "tab:blue", "rest": "tab:gray"}
+
 
 def draw(outcome: Mapping[str, Any], path: Path) -> None:
     """Write the chart of `bench.json`; the path's suffix says in which format."""
     routes, sizes = outcome["routes"], outcome["pool_sizes"]
-    rates = [row["rate"] for row in routes.values()]
     figure = Figure(figsize=(12, 3.5 + 0.3 * len(routes)), layout="constrained")
     left, right = figure.subplots(1, 2)
+    ends = dict.fromkeys(routes, 0.0)
+    for part, color in COLORS.items():
+        widths = [row["rate"] * row[part] for row in routes.values()]
+        bars = left.barh(list(routes), widths, left=list(ends.values()), color=color, label=part)
+        ends = {name: ends[name] + width for name, width in zip(ends, widths, strict=True)}
     texts = [f"{row['rate']:,.0f}  ({row['share']:.2f})" for row in routes.values()]
-    left.bar_label(left.barh(list(routes), rates), texts, padding=4)
+    left.bar_label(bars, texts, padding=4)
     left.set(title=f"{outcome['server']}, {outcome['clients']} clients", xlabel="requests a second")
-    left.set_xlim(0, 1.35 * max(rates))
+    left.set_xlim(0, 1.35 * max(ends.values()))
     left.invert_yaxis()
+    left.legend(title="time of a request")
     right.plot(list(sizes), [row["rate"] for row in sizes.values()], marker="o")
     right.axvline(outcome["enough"], linestyle="--", label=f"enough: {outcome['enough']}")
     right.set(title="All routes by POOL_SIZE", xlabel="connections", ylabel="requests a second")
     right.set_ylim(bottom=0)
     right.legend()
+    waits = right.twinx()
+    waits.plot(list(sizes), [100 * row["waiting"] for row in sizes.values()], color="tab:red")
+    waits.set(ylim=(0, 100), ylabel="% of a request's time that it waits for a connection")
     figure.savefig(path)

@@ -21,3 +21,13 @@ def test_the_readme_lists_every_setting() -> None:
     for name in Settings.model_fields:
         assert f"| `{name.upper()}` |" in readme
         assert f"{name.upper()}=" in example
+
+
+def test_the_readme_links_to_sections_that_exist() -> None:
+    readme = (PROJECT / "README.md").read_text()
+    titles = re.findall(r"^##+ (.+)$", readme, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+    links = set(re.findall(r"\]\(#([^)]+)\)", readme))
+
+    assert links
+    assert links <= anchors

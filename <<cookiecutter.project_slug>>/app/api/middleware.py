@@ -14,6 +14,8 @@ logger = logging.getLogger(__name__)
 INTERNAL_ERROR = 1011
 
 TOO_LARGE = "The body is too large"
+HTTP_1 = {"1.0", "1.1"}
+OF_BODY = {b"content-length", b"transfer-encoding"}
 PLAIN_TEXT = (b"content-type", b"text/plain; charset=utf-8")
 
 
@@ -60,6 +62,15 @@ class LastResort:
                     await send({"type": "websocket.close", "code": INTERNAL_ERROR})
 
 
+def has_body(scope: Scope) -> bool:
+    """Return whether a request may have a body: in HTTP/1 a header says so."""
+    if scope["type"] != "http":
+        return False
+    if scope["http_version"] not in HTTP_1:
+        return True
+    return any(name in OF_BODY for name, _ in scope["headers"])
+
+
 class BodyLimit:
     """Refuses a body as soon as it is too large.
 
@@ -72,7 +83,10 @@ class BodyLimit:
         self.max_body_size = max_body_size
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Count what is received."""
+        """Count what is received, if there is anything: most requests have no body."""
+        if not has_body(scope):
+            await self.app(scope, receive, send)
+            return
         size, refused = 0, False
 
         async def receive_some() -> Message:

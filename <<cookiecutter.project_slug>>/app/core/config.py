@@ -74,6 +74,9 @@ def find_exporter(port: int) -> int:
 
 MetricsPort = Annotated[int, Field(ge=1, le=65_535), AfterValidator(find_exporter)]
 
+# What is off without one, and with an empty text.
+EmptyIsNone = BeforeValidator(lambda value: None if value == "" else value)
+
 # Of a database beside the service's own: an empty text is none.
 OtherURL = Annotated[
     URL | None, NoDecode, BeforeValidator(lambda value: parse_url(value) if value else None)
@@ -132,10 +135,10 @@ class Settings(BaseSettings):
     echo_sql: bool = False
 
     # Seconds from which on a statement is written to the log, without its values.
-    slow_statement: float | None = Field(default=None, ge=0)
+    slow_statement: Annotated[float | None, EmptyIsNone] = Field(default=None, ge=0)
 
     # Where each worker serves `/metrics` for Prometheus: the next free port from this one on.
-    metrics_port: MetricsPort | None = None
+    metrics_port: Annotated[MetricsPort | None, EmptyIsNone] = None
 
     # What is written to the log: from this level on.
     log_level: Annotated[

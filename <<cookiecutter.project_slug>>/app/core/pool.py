@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 <% if cookiecutter.database == "postgresql" %>
 from itertools import compress
@@ -44,6 +44,8 @@ class Slots:
         self.size = self._free = size
         # How often somebody was refused.
         self.timeouts = 0
+        # Hears of it, with the seconds that it took.
+        self.on_timeout: Callable[[float], None] = lambda seconds: None
         self._line: deque[tuple[asyncio.Future[bool], float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -69,12 +71,15 @@ class Slots:
         if self._timer is None or deadline < self._timer.when():
             self._timer = loop.call_at(deadline, self._refuse_late, loop)
         try:
-            return await waiter
+            given = await waiter
         except asyncio.CancelledError:
             # It was given a slot in the same turn.
             if not waiter.cancelled() and waiter.result():
                 self.release()
             raise
+        if not given:
+            self.on_timeout(timeout)
+        return given
 
     def release(self) -> None:
         """Give a slot to the first in line."""
@@ -228,9 +233,10 @@ class FairPool(AsyncAdaptedQueuePool):
             raise asyncio.CancelledError
 <% endif %>
         # From here on the slot belongs to the connection, until the pool has it back.
-        assert connection.record_info is not None
-        connection.record_info["slot_since"] = now = monotonic()
-        connection.record_info["waited"] = now - asked
+        info = connection.record_info
+        assert info is not None
+        info["slot_since"] = now = monotonic()
+        info["waited"] = now - asked
         return connection
 
     def _create_connection(self) -> ConnectionPoolEntry:

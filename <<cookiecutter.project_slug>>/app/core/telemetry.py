@@ -1,8 +1,7 @@
 """Where a request's time goes: metrics and spans of the database, by OpenTelemetry's names.
 
-https://opentelemetry.io/docs/specs/semconv/db/. Without OpenTelemetry's SDK nothing is recorded and
-nothing paid: `OTEL_EXPORTER_OTLP_ENDPOINT` or `METRICS_PORT` turns it on. Neither statements are
-exported nor values, only what statements do to which table.
+https://opentelemetry.io/docs/specs/semconv/db/. Without an SDK, which `METRICS_PORT` turns on, or
+`OTEL_EXPORTER_OTLP_ENDPOINT`, nothing is recorded; neither statements nor values ever are.
 """
 
 import re
@@ -15,16 +14,15 @@ from weakref import WeakSet
 from opentelemetry import metrics, trace
 from opentelemetry.metrics import Observation
 from opentelemetry.trace import SpanKind, StatusCode
-from sqlalchemy import Engine, ExceptionContext, event
+from sqlalchemy import Engine, event
 
 from .logs import log_slow_statement
 from .pool import Slots
 from .retries import on_retry
 from .server_errors import error_type
 
-# SQLAlchemy's, and the methods that listen to them.
-EVENTS = ["connect", "checkout", "checkin", "before_cursor_execute", "after_cursor_execute"]
-EVENTS += ["handle_error"]
+# What SQLAlchemy's dialects do for a session.
+DO = ("do_execute", "do_execute_no_params", "do_executemany", "do_commit")
 
 # What a statement does, to which table.
 VERB, TABLE = re.compile(r"\w+"), re.compile(r'\b(?:FROM|INTO|UPDATE)\s+([\w."`]+)', re.IGNORECASE)
@@ -55,13 +53,16 @@ on_retry.append(lambda error: retries.add(1, {"error.type": error_type(error)}))
 class Watch:
     """Looks at a pool, and at the statements on its connections."""
 
-    def __init__(self, name: str, engine: Engine, slots: Slots, slow: float | None) -> None:
+    def __init__(self, pool: str, engine: Engine, slots: Slots, slow: float | None) -> None:
         self.engine, self.slots, self._slow = engine, slots, slow
-        self.name = {"db.client.connection.pool.name": name}
-        for each in EVENTS:
-            event.listen(engine, each, getattr(self, f"_{each}"))
-        dialect: Any = engine.dialect
-        dialect.do_commit = partial(self._commit, dialect.do_commit)
+        self.name = {"db.client.connection.pool.name": pool}
+        # Who waited for nothing has waited longest.
+        slots.on_timeout = lambda seconds: wait_time.record(seconds, self.name)
+        event.listen(engine, "connect", self._on_connect)
+        event.listen(engine, "checkout", self._on_checkout)
+        event.listen(engine, "checkin", self._on_checkin)
+        for name in DO:
+            setattr(engine.dialect, name, partial(self._run, getattr(engine.dialect, name)))
 
     def note(self, sql: str, connection: Any, seconds: float, error: Any = None) -> None:
         """Record a statement that has just ended, in the trace of its request too."""
@@ -85,38 +86,34 @@ class Watch:
         pool: Any = self.engine.pool
         return {"idle": pool.checkedin(), "used": pool.checkedout()}
 
-    def _commit(self, commit: Callable[[Any], None], connection: Any) -> None:
-        began = monotonic()
-        commit(connection)
-        self.note("COMMIT", connection, monotonic() - began)
-
-    def _connect(self, _: object, record: Any) -> None:
+    def _on_connect(self, _: object, record: Any) -> None:
         create_time.record(time() - record.starttime, self.name)
 
-    def _checkout(self, _: object, record: Any, __: object) -> None:
+    def _on_checkout(self, _: object, record: Any, __: object) -> None:
         record.record_info["used_since"] = monotonic()
 
-    def _checkin(self, _: object, record: Any) -> None:
+    def _on_checkin(self, _: object, record: Any) -> None:
         # Nobody has used one that could not be opened.
         if (began := record.record_info.pop("used_since", None)) is not None:
             use_time.record(monotonic() - began, self.name)
             wait_time.record(record.record_info.get("waited", 0.0), self.name)
 
-    def _before_cursor_execute(self, *said: Any) -> None:
-        said[4].began = monotonic()
-
-    def _after_cursor_execute(self, *said: Any, error: Any = None) -> None:
-        connection, _, sql, _, context, *_ = said
-        # As it was compiled: no value that goes into its text is there yet.
-        text = context.compiled.string if context.compiled else sql
-        self.note(text, connection.connection, monotonic() - context.began, error)
-        context.began = None
-
-    def _handle_error(self, error: ExceptionContext) -> None:
-        context: Any = error.execution_context
-        if getattr(context, "began", None) is not None:
-            said = (error.connection, None, error.statement, None, context)
-            self._after_cursor_execute(*said, error=error.original_exception)
+    def _run(self, do: Callable[..., None], *said: Any) -> None:
+        """Do what a session asks for: to run a statement, or to commit."""
+        sql, connection, error = "COMMIT", None, None
+        if len(said) > 1:
+            _, sql, *_, context = said
+            connection = context.root_connection.connection
+            # As it was compiled: no value that goes into its text is there yet.
+            sql = context.compiled.string if context.compiled else sql
+        began = monotonic()
+        try:
+            do(*said)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self.note(sql, connection, monotonic() - began, error)
 
 
 watches = WeakSet[Watch]()

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter, Body
+from fastapi import APIRouter, Body, HTTPException
 from httpx2 import AsyncClient
 <% if cookiecutter.database == "postgresql" %>
 from sqlalchemy import event, select
@@ -17,7 +17,9 @@ from sqlalchemy import event, select
 from sqlalchemy import event, select, text
 <% endif %>
 from sqlalchemy.exc import DBAPIError
+from starlette.types import Message, Receive, Scope, Send
 
+from app.api.middleware import BodyLimit
 from app.core.db import Database
 from dev import database as databases
 from tests.core import routes
@@ -248,6 +250,23 @@ async def test_a_body_too_large_is_refused(route: str, limit: int, chunked: bool
                 assert response.json()["detail"]
             else:
                 assert response.json() == size - 2
+
+
+async def test_a_body_without_a_header_is_counted_in_http_2() -> None:
+    async def read_all(_: Scope, receive: Receive, __: Send) -> None:
+        while (await receive())["more_body"]:
+            pass
+
+    async def receive() -> Message:
+        await asyncio.sleep(0)
+        return {"type": "http.request", "body": b"more", "more_body": True}
+
+    async def send(_: Message) -> None: ...
+
+    limited = BodyLimit(read_all, max_body_size=10)
+    with pytest.raises(HTTPException, match="413"):
+        async with asyncio.timeout(5):
+            await limited({"type": "http", "http_version": "2", "headers": []}, receive, send)
 
 
 @pytest.mark.parametrize(

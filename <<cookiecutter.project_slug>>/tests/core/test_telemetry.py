@@ -12,7 +12,7 @@ import pytest
 from httpx2 import AsyncClient
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from sqlalchemy import String, literal_column, select
+from sqlalchemy import String, bindparam, literal_column, select
 from sqlalchemy.exc import DBAPIError
 
 from app.core import telemetry
@@ -69,7 +69,11 @@ async def get_into_everything(client: AsyncClient) -> None:
     assert (await client.patch(f"/people/{person}", json={"full_name": SECRET})).status_code == 200
     assert (await client.post("/people", json={"email": SECRET})).status_code == 409
     assert (await client.delete(f"/people/{person}")).status_code == 204
+    assert (await client.post("/people", json={"full_name": SECRET})).status_code == 422
     assert (await client.get(f"/fail/{DEADLOCK}")).status_code == 503
+    # Its connection is cut before the commit.
+    cut = await client.post("/people-then/cut", params={"email": "cut@example.com"})
+    assert cut.status_code == 503
     # One connection for both, and less patience than it takes.
     answers = await asyncio.gather(*(client.get("/sleep/1.2") for _ in range(2)))
     assert sorted(answer.status_code for answer in answers) == [200, 503]
@@ -112,7 +116,7 @@ async def test_all_is_exported_by_its_name_with_its_unit_and_without_values(
     assert {each[POOL]: number for each, number in timeouts}["primary"] == 1
     assert points(metrics["app.db.retries"]) == [({"error.type": DEADLOCK}, 4)]
     reasons = {each["reason"]: number for each, number in points(metrics["app.http.unavailable"])}
-    assert sorted(reasons.values()) == [1, 1]
+    assert sorted(reasons.values()) == [1, 1, 1]
     assert "No database connection was free in time" in reasons
 
     statements = points(metrics["db.client.operation.duration"])
@@ -122,11 +126,14 @@ async def test_all_is_exported_by_its_name_with_its_unit_and_without_values(
         name = each["db.query.summary"]
         counted[name] = counted.get(name, 0) + number
     # By single statements, in a transaction of them, and by a session.
-    assert counted["INSERT _test_people"] == 2
+    assert counted["INSERT _test_people"] == 3
     assert counted["UPDATE _test_people"] == 1
     assert counted["DELETE _test_people"] == 1
     assert counted["COMMIT"] >= 2
-    assert DEADLOCK in {each.get("error.type") for each, _ in statements}
+    errors = [each for each, _ in statements if "error.type" in each]
+    failed = {each["db.query.summary"]: each["error.type"] for each in errors}
+    assert DEADLOCK in failed.values()
+    assert "COMMIT" in failed
 
     [request] = [span for span in spans if span.name == "PATCH /people/{person_id}"]
     inside = [span for span in spans if span.parent_span_id == request.span_id]
@@ -139,6 +146,8 @@ async def test_all_is_exported_by_its_name_with_its_unit_and_without_values(
     assert all(request.start_time_unix_nano <= span.start_time_unix_nano for span in inside)
     assert {attributes(span.attributes)["db.system.name"] for span in inside} <= SYSTEMS
 
+    # Logs hold what people send.
+    assert {path for path, _ in receiver.bodies} == {"/v1/metrics", "/v1/traces"}
     assert SECRET.encode() not in sent
     if password := database.engine.url.password:
         assert password.encode() not in sent
@@ -204,7 +213,11 @@ async def test_a_thousand_clients_wait_as_long_as_is_said(reader: InMemoryMetric
 async def test_a_slow_statement_is_logged_without_its_values(
     caplog: pytest.LogCaptureFixture, clean: None
 ) -> None:
-    async with started(slow_statement=0.0) as (client, _):
+    async with started(slow_statement=0.0) as (client, database):
+        # This value is put into the text, and sent as a part of it.
+        literal: Any = bindparam("email", SECRET, literal_execute=True)
+        async with database.session() as session:
+            await session.execute(select(Person.id).where(Person.email == literal))
         headers = {"X-Request-ID": "order-9"}
         created = await client.post("/people", json={"email": SECRET}, headers=headers)
         person = created.json()["id"]
@@ -285,16 +298,12 @@ async def test_where_nobody_looks_nothing_listens(database: Database) -> None:
 async def test_each_worker_serves_its_metrics() -> None:
     port = str(random.randrange(20_000, 30_000))
     async with serve("app.main:app", "--workers", "2", METRICS_PORT=port) as process:
-        addresses: set[str] = set()
-
-        def found() -> bool:
-            addresses.update(re.findall(r"Metrics: (http://\S+)", process.log.read_text()))
-            return len(addresses) == 2
-
-        await until(found)
+        await until(lambda: process.log.read_text().count("startup complete") == 2)
+        addresses = re.findall(r'Metrics: (http://[^\s"]+)', process.log.read_text())
         async with AsyncClient() as client:
             pages = [(await client.get(address)).text for address in addresses]
     assert all("db_client_connection_max" in page for page in pages)
+    assert len(set(addresses)) == 2
     instances = [re.findall('service_instance_id="([^"]+)"', page) for page in pages]
     assert instances[0] != instances[1]
 
