@@ -54,7 +54,7 @@ POOL, STATE = "db.client.connection.pool.name", "db.client.connection.state"
 
 async def until(there: Callable[[], object]) -> None:
     """Wait until something is there: exporters send it when they like."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         while True:
             if there():
                 return
