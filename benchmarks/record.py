@@ -146,7 +146,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) ->
     deadline = time.monotonic() + START_LIMIT
     while not condition():
         if time.monotonic() > deadline or process.poll() is not None:
-            raise RuntimeError(f"{process.args} did not start")
+            raise RuntimeError(f"{process.args!r} did not start")
         time.sleep(0.02)
 
 

@@ -64,7 +64,7 @@ def refusing_query_loops() -> Iterator[None]:
             if counter[line, statement] > LIMIT:
                 flush = any(each.f_code is FLUSH for each in frames())
                 if is_application(path) and READ.match(str(sql)) and not flush:
-                    found[f"{path}:{line}"] = str(sql)
+                    found[f"{path}:{line}"] = " ".join(str(sql).split())
                 return
 
     def count_and_run(connection: Any, statement: Any, values: Any) -> Any:

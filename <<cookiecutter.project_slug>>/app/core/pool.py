@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -47,7 +48,8 @@ class Slots:
         # Hears of it, with the seconds that it took.
         self.on_timeout: Callable[[float], None] = lambda seconds: None
         self._line: deque[tuple[asyncio.Future[bool], float]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
+        # When somebody is next refused. (Of uvloop's timers not all can say for when they are.)
+        self._due = math.inf
 
     @property
     def all_taken(self) -> bool:
@@ -68,8 +70,9 @@ class Slots:
         waiter: asyncio.Future[bool] = loop.create_future()
         deadline = loop.time() + timeout
         self._line.append((waiter, deadline))
-        if self._timer is None or deadline < self._timer.when():
-            self._timer = loop.call_at(deadline, self._refuse_late, loop)
+        if deadline < self._due:
+            self._due = deadline
+            loop.call_at(deadline, self._refuse_late, loop)
         try:
             given = await waiter
         except asyncio.CancelledError:
@@ -97,9 +100,9 @@ class Slots:
             if not waiter.done():
                 waiter.set_result(False)
                 self.timeouts += 1
-        self._timer = None
+        self._due = self._line[0][1] if self._line else math.inf
         if self._line:
-            self._timer = loop.call_at(self._line[0][1], self._refuse_late, loop)
+            loop.call_at(self._due, self._refuse_late, loop)
 
 
 class FairPool(AsyncAdaptedQueuePool):

@@ -11,6 +11,9 @@ from app.core.db import Database
 from app.core.deps import SessionDep
 from app.core.queries import Queries, QueriesDep, Read
 from app.core.retries import retry_conflicts
+<% if cookiecutter.sync_bridge == "yes" %>
+from app.core.sync import SyncSessionDep
+<% endif %>
 from tests.core.people import PERSON, PERSON_BY_ID
 from tests.core.tables import Person, PersonRead
 
@@ -40,6 +43,15 @@ async def read_one(queries: Queries, person_id: int) -> PersonRead | None:
     return person
 
 
+<% if cookiecutter.sync_bridge == "yes" %>
+@router.get("/one-by-one-in-a-thread")
+def read_in_thread(session: SyncSessionDep) -> None:
+    """Read row after row by a synchronous session."""
+    for person_id in IDS:
+        session.get(Person, person_id)
+
+
+<% endif %>
 async def read_in_transaction(queries: Queries) -> None:
     """Read row after row in a transaction."""
     async with queries.begin() as transaction:

@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+import uvloop
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.core.db import Database, DatabaseUnavailable
+from app.core.pool import Slots
 from tests.core.conftest import be_impatient, started
 
 SEED = int(os.environ.get("POOL_SEED", random.randrange(10**6)))
@@ -128,6 +130,26 @@ async def test_who_has_waited_keeps_the_place_while_a_connection_is_replaced(
         await asyncio.gather(*waiters)
 
     assert served == list("abcde")
+
+
+async def test_a_crowd_is_refused_on_the_loop_of_production_too() -> None:
+    """Its timers are not asyncio's: those that are due within a millisecond know no time."""
+
+    async def crowd() -> None:
+        slots = Slots(1)
+        assert await slots.acquire(1)
+
+        async def wait(seconds: float) -> bool:
+            await asyncio.sleep(seconds)
+            return await slots.acquire(0.05)
+
+        late = await asyncio.gather(*(wait(number / 5000) for number in range(1000)))
+        assert not any(late)
+        assert slots.timeouts == 1000
+        slots.release()
+        assert not slots.all_taken
+
+    await asyncio.to_thread(uvloop.run, crowd())
 
 
 @pytest.mark.parametrize("use", USES)

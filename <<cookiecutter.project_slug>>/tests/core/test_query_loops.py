@@ -44,6 +44,9 @@ async def complaint(run: Callable[[], Awaitable[object]]) -> tuple[str, str]:
     [
         ("/one-by-one-in-a-session", "await session.get(Person, person_id)"),
         ("/one-by-one", "await read_one(queries, person_id)"),
+<% if cookiecutter.sync_bridge == "yes" %>
+        ("/one-by-one-in-a-thread", "session.get(Person, person_id)"),
+<% endif %>
     ],
 )
 async def test_a_route_that_reads_in_a_loop_is_named(path: str, line: str) -> None:
