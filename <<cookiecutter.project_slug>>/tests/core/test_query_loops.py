@@ -85,7 +85,7 @@ async def test_a_loop_of_the_test_passes(committing_client: AsyncClient, queries
 
 @pytest.mark.parametrize(
     ("path", "counts"),
-    [("app/api/orders.py", True), ("app/core/queries.py", False), ("tests/test_orders.py", False)],
+    [("app/api/health.py", True), ("app/core/queries.py", False), ("tests/core/reading.py", False)],
 )
 def test_only_the_application_counts(
     monkeypatch: pytest.MonkeyPatch, path: str, counts: bool
