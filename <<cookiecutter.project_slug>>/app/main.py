@@ -91,10 +91,19 @@ def create_app(settings: Settings) -> FastAPI:
                 with draining_on_sigterm(app):
                     yield
 
+    asked = any(name.startswith("OTEL_") for name in os.environ)
+    observed = asked or settings.metrics_port is not None
     app = FastAPI(
-        # A span and the usual metrics for each request, by OpenTelemetry's settings. Spans inside of
-        # a request would cost half of the requests a second; its logs may hold people's data.
-        telemetry={"auto_configure": True, "operation_spans": False, "logs": False},
+        telemetry={
+            "auto_configure": True,
+            # Else each request would look whether an SDK is there. Who sets one up by hand: True.
+            "tracing": observed,
+            "metrics": observed,
+            # Spans inside of a request cost half of the requests a second.
+            "operation_spans": False,
+            # They may hold people's data.
+            "logs": False,
+        },
         title=<< cookiecutter.__project_name_py >>,
         lifespan=lifespan,
         # The names of a generated client's methods are those of the functions.

@@ -8,14 +8,14 @@ from fastapi.responses import JSONResponse
 from starlette.middleware.body_limit import MAX_BODY_SIZE_SCOPE_KEY
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.core.deps import has_body
+
 logger = logging.getLogger(__name__)
 
 # How a socket is closed after a bug (https://www.iana.org/assignments/websocket).
 INTERNAL_ERROR = 1011
 
 TOO_LARGE = "The body is too large"
-HTTP_1 = {"1.0", "1.1"}
-OF_BODY = {b"content-length", b"transfer-encoding"}
 PLAIN_TEXT = (b"content-type", b"text/plain; charset=utf-8")
 
 
@@ -60,15 +60,6 @@ class LastResort:
                 # Who has hung up is told nothing.
                 with suppress(OSError, RuntimeError):
                     await send({"type": "websocket.close", "code": INTERNAL_ERROR})
-
-
-def has_body(scope: Scope) -> bool:
-    """Return whether a request may have a body: in HTTP/1 a header says so."""
-    if scope["type"] != "http":
-        return False
-    if scope["http_version"] not in HTTP_1:
-        return True
-    return any(name in OF_BODY for name, _ in scope["headers"])
 
 
 class BodyLimit:

@@ -11,7 +11,7 @@ from fastapi import Depends, Request, Response
 from fastapi.requests import HTTPConnection
 from fastapi.routing import APIRoute
 from sqlalchemy.ext.asyncio import AsyncSession
-from starlette.types import Message, Receive
+from starlette.types import Message, Receive, Scope
 
 from .db import Database
 from .retries import retry_conflicts
@@ -66,6 +66,19 @@ SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
 MAX_KEPT = 1_000_000
 
 
+HTTP_1 = {"1.0", "1.1"}
+OF_BODY = {b"content-length", b"transfer-encoding"}
+
+
+def has_body(scope: Scope) -> bool:
+    """Return whether a request may have a body: in HTTP/1 a header says so."""
+    if scope["type"] != "http":
+        return False
+    if scope["http_version"] not in HTTP_1:
+        return True
+    return any(name in OF_BODY for name, _ in scope["headers"])
+
+
 class KeptBody:
     """A request's body as it arrives, kept so that it can be read from its beginning again."""
 
@@ -115,8 +128,11 @@ class RetryRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def run(request: Request) -> Any:
-            body = KeptBody(request.receive)
-            if hasattr(request, "_body"):
+            body, bodiless = KeptBody(request.receive), not has_body(request.scope)
+            if bodiless:
+                # There is nothing to keep, and the first run has the request as it is.
+                body.append(b"", more=False)
+            elif hasattr(request, "_body"):
                 # Read already, by a route class that is derived from this one.
                 body.append(await request.body(), more=False)
             scope, state = request.scope, request.scope.setdefault("state", {})
@@ -138,6 +154,8 @@ class RetryRoute(APIRoute):
                     # Ended here, they learn of an error, and a conflict at the commit is seen in
                     # time.
                     async with function_stack:
+                        if runs == 1 and bodiless:
+                            return await handler(request)
                         return await handler(Request(scope, body.reader(), request._send))
                 except BaseException as error:
                     # Those of the request's scope go on until the answer is sent, if there is one.
