@@ -3,18 +3,20 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from inspect import isawaitable
 from typing import Any
 
 <% if cookiecutter.database == "postgresql" %>
 import asyncpg
-from sqlalchemy import URL, text
-from sqlalchemy.util.concurrency import await_
+from sqlalchemy import URL, Engine, event, text
+from sqlalchemy.exc import MissingGreenlet
+from sqlalchemy.util.concurrency import await_, in_greenlet
 <% else %>
 import asyncmy
-from sqlalchemy import URL, Connection, text
-from sqlalchemy.pool import PoolResetState
-from sqlalchemy.util.concurrency import await_
+from sqlalchemy import URL, Connection, Engine, event, text
+from sqlalchemy.exc import MissingGreenlet
+from sqlalchemy.util.concurrency import await_, in_greenlet
 
 from .retries import ATTEMPTS
 <% endif %>
@@ -171,12 +173,6 @@ async def open_within(limit: float, **options: Any) -> Any:
 def begin(connection: Connection) -> None:
     """Begin a transaction, which the driver does by itself only without autocommit."""
     connection.exec_driver_sql("BEGIN")
-
-
-def reset(dbapi_connection: Any, _: object, state: PoolResetState) -> None:
-    """Roll back what was left open. The driver knows: no round trip where nothing was."""
-    if not state.terminate_only and dbapi_connection.driver_connection.get_transaction_status():
-        dbapi_connection.rollback()
 <% endif %>
 
 
@@ -199,3 +195,16 @@ def log_in(login: Login, _: object, __: object, ___: object, options: dict[str, 
     options["user"] = url.username
     if url.password is not None:
         options["password"] = url.password
+
+
+def open_in_greenlet(*_: object) -> None:
+    """Refuse to open a connection where nothing can wait for it; `acquire` asks again."""
+    if not in_greenlet():
+        raise MissingGreenlet
+
+
+def listen_to_connects(engine: Engine, login: Login | None) -> None:
+    """Have each connection opened by these rules."""
+    event.listen(engine, "do_connect", open_in_greenlet)
+    if login is not None:
+        event.listen(engine, "do_connect", partial(log_in, login))

@@ -35,13 +35,20 @@ from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 <% if cookiecutter.vector_search == "yes" %>
-from .connect import MAX_CONNECTIONS, VECTOR_SEARCH, Login, log_in, open_within, server_limits
+from .connect import (
+    MAX_CONNECTIONS,
+    VECTOR_SEARCH,
+    Login,
+    listen_to_connects,
+    open_within,
+    server_limits,
+)
 <% elif cookiecutter.database == "postgresql" %>
-from .connect import MAX_CONNECTIONS, Login, log_in, open_within, server_limits
+from .connect import MAX_CONNECTIONS, Login, listen_to_connects, open_within, server_limits
 <% else %>
-from .connect import MAX_CONNECTIONS, Login, begin, log_in, open_within, reset, server_limits
+from .connect import MAX_CONNECTIONS, Login, begin, listen_to_connects, open_within, server_limits
 <% endif %>
-from .pool import FairPool, open_in_greenlet
+from .pool import FairPool
 from .retries import Opened, retry_conflicts
 <% if cookiecutter.database == "postgresql" %>
 from .server_errors import DatabaseUnavailable, Ending, error_code, listen_to_errors
@@ -161,6 +168,8 @@ class Database:
             echo=echo,
             # Values are people's data: kept out of errors, and so of logs.
             hide_parameters=not echo,
+            # What comes back in the middle of a transaction is closed: see `FairPool`.
+            pool_reset_on_return=None,
             connect_args={
                 "async_creator_fn": partial(open_within, pool_timeout),
                 # For a server that does not even say that the time is over.
@@ -183,7 +192,7 @@ class Database:
             echo=echo,
             # Values are people's data: kept out of errors, and so of logs.
             hide_parameters=not echo,
-            # A connection that comes back is rolled back only when that is needed: see `reset`.
+            # What comes back in the middle of a transaction is closed: see `FairPool`.
             pool_reset_on_return=None,
             connect_args={
                 "async_creator_fn": partial(open_within, pool_timeout),
@@ -197,11 +206,8 @@ class Database:
             },
         )
         event.listen(self.engine.sync_engine, "begin", begin)
-        event.listen(self.engine.sync_engine, "reset", reset)
 <% endif %>
-        event.listen(self.engine.sync_engine, "do_connect", open_in_greenlet)
-        if login is not None:
-            event.listen(self.engine.sync_engine, "do_connect", partial(log_in, login))
+        listen_to_connects(self.engine.sync_engine, login)
         listen_to_errors(self.engine.sync_engine)
 <% if cookiecutter.database == "postgresql" %>
         self.ending = Ending(self.engine.sync_engine)

@@ -16,7 +16,7 @@ from weakref import WeakSet
 from sqlalchemy.exc import DBAPIError, MissingGreenlet
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, PoolProxiedConnection
-from sqlalchemy.util.concurrency import await_, greenlet_spawn, in_greenlet
+from sqlalchemy.util.concurrency import await_, greenlet_spawn
 
 <% if cookiecutter.database == "postgresql" %>
 from .connect import is_silent
@@ -43,9 +43,8 @@ class Slots:
 
     def __init__(self, size: int) -> None:
         self.size = self._free = size
-        # How often somebody was refused.
+        # How often somebody was refused, and who hears of it, with the seconds that it took.
         self.timeouts = 0
-        # Hears of it, with the seconds that it took.
         self.on_timeout: Callable[[float], None] = lambda seconds: None
         self._line: deque[tuple[asyncio.Future[bool], float]] = deque()
         # When somebody is next refused. (Of uvloop's timers not all can say for when they are.)
@@ -266,6 +265,14 @@ class FairPool(AsyncAdaptedQueuePool):
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         """Take a connection back, and let the first in line have its slot."""
+        driver: Any = record.driver_connection
+        # Nobody would end its transaction, which may hold locks: so the server does.
+<% if cookiecutter.database == "postgresql" %>
+        if driver is not None and not driver.is_closed() and driver.is_in_transaction():
+<% else %>
+        if driver is not None and driver.get_transaction_status():
+<% endif %>
+            self.cut_off([driver])
         try:
             super()._do_return_conn(record)
         finally:
@@ -273,9 +280,3 @@ class FairPool(AsyncAdaptedQueuePool):
             assert record.record_info is not None
             if record.record_info.pop("slot_since", None):
                 self.slots.release()
-
-
-def open_in_greenlet(*_: object) -> None:
-    """Refuse to open a connection where nothing can wait for it; `acquire` asks again."""
-    if not in_greenlet():
-        raise MissingGreenlet

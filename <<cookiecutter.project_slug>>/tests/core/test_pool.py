@@ -19,8 +19,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.core.db import Database, DatabaseUnavailable
+from app.core.driver import execute
 from app.core.pool import Slots
-from tests.core.conftest import be_impatient, started
+from tests.core.conftest import be_impatient, has_closed, started
 
 SEED = int(os.environ.get("POOL_SEED", random.randrange(10**6)))
 
@@ -130,6 +131,17 @@ async def test_who_has_waited_keeps_the_place_while_a_connection_is_replaced(
         await asyncio.gather(*waiters)
 
     assert served == list("abcde")
+
+
+async def test_what_comes_back_in_a_transaction_holds_no_lock() -> None:
+    async with started(pool_size=1, max_overflow=0) as (_, database):
+        connection = await database.pool.acquire()
+        driver = connection.driver_connection
+        await execute(driver, "BEGIN")
+        await database.pool.release(connection)
+        await has_closed(driver)
+        # It is replaced.
+        assert await asyncio.gather(*(database.ping() for _ in range(3))) == [None] * 3
 
 
 async def test_a_crowd_is_refused_on_the_loop_of_production_too() -> None:
