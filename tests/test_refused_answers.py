@@ -347,6 +347,8 @@ def test_rules_cover_the_prompts() -> None:
 @pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
 def test_no_service_is_named_like_what_it_installs(variant: Variant, render: Render) -> None:
     metadata = tomllib.loads((render(**variant.answers) / "pyproject.toml").read_text())
-    needs = [*metadata["project"]["dependencies"], *metadata["dependency-groups"]["dev"]]
+    groups = metadata["dependency-groups"]
+    needs = [*metadata["project"]["dependencies"], *groups["dev"], *groups["telemetry"]]
+    needs.remove({"include-group": "telemetry"})
     names = {need.split(">")[0].split("[")[0] for need in needs}
     assert names <= hook.INSTALLED

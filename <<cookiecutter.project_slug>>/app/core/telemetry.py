@@ -37,7 +37,6 @@ create_time, wait_time, use_time = (
 )
 duration = histogram("db.client.operation.duration")
 retries = meter.create_counter("app.db.retries", "{retry}")
-unavailable = meter.create_counter("app.http.unavailable", "{response}")
 
 
 @lru_cache(maxsize=1000)
@@ -66,9 +65,12 @@ class Watch:
 
     def note(self, sql: str, connection: Any, seconds: float, error: Any = None) -> None:
         """Record a statement that has just ended, in the trace of its request too."""
-        mariadb = getattr(self.engine.dialect, "is_mariadb", False)
-        system = "mariadb" if mariadb else self.engine.name
+<% if cookiecutter.database == "postgresql" %>
+        attributes = self.name | {"db.system.name": "postgresql", "db.query.summary": summary(sql)}
+<% else %>
+        system = "mariadb" if getattr(self.engine.dialect, "is_mariadb", False) else "mysql"
         attributes = self.name | {"db.system.name": system, "db.query.summary": summary(sql)}
+<% endif %>
         if error is not None:
             attributes["error.type"] = error_type(error)
         duration.record(seconds, attributes)
