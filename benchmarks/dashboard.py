@@ -5,12 +5,9 @@ drawn (`panels.py`).
 """
 
 import argparse
-import os
-import sys
-import tempfile
 from pathlib import Path
 
-from run import DATABASES, HERE, TEMPLATE, run
+from run import DATABASES, HERE, TEMPLATE, rendered, run
 
 MONITORING = TEMPLATE / "<<cookiecutter.project_slug>>" / "monitoring"
 
@@ -32,15 +29,8 @@ def main() -> None:
     """Render, run, draw."""
     options = read_arguments()
     picture = options.picture.absolute()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        answers = [f"database={options.database}", "run_tests=no"]
-        cookiecutter = [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "--no-input"]
-        run([*cookiecutter, "--default-config", "--output-dir", folder, *answers], Path(folder))
-        project = Path(folder, "my-service")
-        run(["uv", "sync", "--quiet", "--group", "bench"], project)
-        python = str(project / ".venv" / "bin" / "python")
-        env = os.environ | {"PYTHONPATH": os.pathsep.join([str(project), str(HERE)])}
-        data = str(Path(folder, "run.json"))
+    with rendered(options.database) as (project, python, env):
+        data = str(project.parent / "run.json")
         run([python, str(HERE / "record.py"), data, str(options.scale)], project, env)
         dashboard = str(project / "monitoring" / "dashboard.json")
         run([python, str(HERE / "panels.py"), data, dashboard, str(picture)], project, env)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,17 +56,28 @@ class Measured:
         return row["ratio"], row["p99_ratio"]
 
 
-def measure(database: str, options: argparse.Namespace) -> Measured:
-    """Render a service, measure it, and keep its figures and its chart."""
+@contextmanager
+def rendered(database: str) -> Iterator[tuple[Path, str, dict[str, str]]]:
+    """Render a service in a folder of its own; give it, its Python, and what runs these scripts."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         answers = [f"database={database}", "run_tests=no"]
         cookiecutter = [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "--no-input"]
         run([*cookiecutter, "--default-config", "--output-dir", folder, *answers], Path(folder))
         project = Path(folder, "my-service")
         run(["uv", "sync", "--quiet", "--group", "bench"], project)
-        run(["uv", "pip", "install", "--quiet", SYNC_DRIVERS[database]], project)
         python = str(project / ".venv" / "bin" / "python")
-        env = os.environ | {"PYTHONPATH": os.pathsep.join([str(project), str(HERE)])}
+        yield (
+            project,
+            python,
+            os.environ | {"PYTHONPATH": os.pathsep.join([str(project), str(HERE)])},
+        )
+
+
+def measure(database: str, options: argparse.Namespace) -> Measured:
+    """Render a service, measure it, and keep its figures and its chart."""
+    with rendered(database) as (project, python, env):
+        folder = str(project.parent)
+        run(["uv", "pip", "install", "--quiet", SYNC_DRIVERS[database]], project)
         words = [f"--rounds={options.rounds}", f"--seconds={options.seconds}"]
         words += ["--pool-sizes", *map(str, options.pool_sizes)]
         run([python, str(HERE / "measure.py"), *words, "--results", folder], project, env)
