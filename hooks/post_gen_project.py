@@ -43,8 +43,7 @@ FOREIGN = re.compile(
 REQUIREMENTS = """
 import tomllib
 with open("pyproject.toml", "rb") as file:
-    project = tomllib.load(file)
-print(*project["project"]["dependencies"], *project["dependency-groups"]["dev"], sep="\\n")
+    print(*tomllib.load(file)["project"]["dependencies"], sep="\\n")
 """
 
 # A plugin of pytest, which notes the tests that run. xdist's processes tell the one that has none.
@@ -195,7 +194,12 @@ def install() -> None:
         python = find_python()
         requirements = run(python, "-c", REQUIREMENTS).stdout.splitlines()
         pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        steps = [[python, "-m", "venv", ".venv"], [*pip, *requirements]]
+        steps = [
+            [python, "-m", "venv", ".venv"],
+            # A Python brings its pip of that time, which may know no groups.
+            [*pip, "--upgrade", "pip"],
+            [*pip, "--group", "dev", *requirements],
+        ]
     for step in steps:
         if subprocess.run(step, env=own_environment()).returncode != 0:
             raise Missing(
