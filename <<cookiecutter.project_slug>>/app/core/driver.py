@@ -178,9 +178,9 @@ class Connection:
         if self.is_usable:
             self._pooled.invalidate()
 
-    async def release(self) -> None:
+    def release(self) -> Awaitable[None]:
         """Give it back to the pool."""
-        await self._database.pool.release(self._pooled)
+        return self._database.pool.release(self._pooled)
 
     async def _make_plan(self, statement: Statement[Any], values: Mapping[str, Any]) -> Plan:
         refuse_listeners(statement, self._database.sessions)
