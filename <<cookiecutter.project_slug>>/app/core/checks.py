@@ -8,7 +8,7 @@ from dataclasses import is_dataclass
 from typing import Any, is_typeddict
 
 from pydantic import BaseModel
-from sqlalchemy import BindParameter, Column, Select, SelectBase
+from sqlalchemy import BindParameter, Column, Select, SelectBase, TextualSelect
 from sqlalchemy.orm import Mapper
 from sqlalchemy.sql import ClauseElement, visitors
 
@@ -47,6 +47,11 @@ def names_of(statement: Any, model: Any) -> list[str] | None:
             " `text(…).columns(User.id, User.email)`"
         )
     columns = statement.selected_columns
+    if isinstance(statement, TextualSelect) and not statement.positional and len(columns) > 1:
+        raise TypeError(
+            "By names alone the order of the columns is not known: write them in the text's order,"
+            ' `text(…).columns(User.id, column("total", Integer))`'
+        )
     if isinstance(statement, Select):
         refuse_objects(statement)
         # Of those by attribute, the attribute's name.

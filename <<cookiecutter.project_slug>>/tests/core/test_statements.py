@@ -34,11 +34,11 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, validates
 
 from app.core import checks
-from app.core.db import Database, OneTaskSession, error_code
+from app.core.db import Database, error_code
 from app.core.queries import Create, Queries, Read, Update
 from tests.core.conftest import tables_of
 
@@ -184,11 +184,11 @@ def without_id(values: dict[str, Any]) -> dict[str, Any]:
 
 
 async def outcome(way: Callable[[], Any]) -> Any:
-    """Return what comes of it: values, or the number of the error."""
+    """Return what comes of it: values, or the class and number of the error."""
     try:
         return without_id(await way())
     except DBAPIError as error:
-        return error_code(error)
+        return type(error), error_code(error)
 
 
 def some_values(random: random.Random) -> dict[str, Any]:
@@ -348,6 +348,13 @@ REFUSED: dict[str, tuple[str, Callable[[], Any]]] = {
     "scalar of two": ("do not make one", lambda: Read(int, OWNER)),
     "objects": ("select columns", lambda: Read(OwnerRow, select(Owner))),
     "text": (r"text\(…\)\.columns", lambda: Read(OwnerRow, text("SELECT 1"))),  # type: ignore[arg-type]
+    "text by names": (
+        "in the text's order",
+        lambda: Read(
+            OwnerRow,
+            text("SELECT name, id FROM _test_owners").columns(id=BigInteger, name=String),
+        ),
+    ),
     "in": ("in place of", lambda: Read(OwnerRow, OWNER.where(Owner.id.in_([1, 2])))),
     "in of a parameter": (
         "in place of",
@@ -406,30 +413,78 @@ async def test_what_looks_alike_works(queries: Queries) -> None:
 <% endif %>
 
 
-async def test_who_listens_to_sessions_is_not_passed_by(queries: Queries) -> None:
-    def hide_deleted(_: object) -> None: ...
-
+@pytest.mark.parametrize(
+    ("name", "is_of_reads"),
+    [
+        ("do_orm_execute", True),
+        # Where the tenant of row level security is set.
+        ("after_begin", True),
+        ("before_flush", False),
+        ("after_flush", False),
+        ("before_commit", False),
+        ("after_commit", False),
+    ],
+)
+async def test_who_listens_to_sessions_is_not_passed_by(
+    queries: Queries, name: str, is_of_reads: bool
+) -> None:
     def audit(*_: object) -> None: ...
 
     read, create = Read(int, select(Owner.id)), Create(OwnerRow, Owner, OWNER)
-    event.listen(OneTaskSession, "do_orm_execute", hide_deleted)
-    event.listen(Session, "before_flush", audit)
+    change = Update(update(Owner).where(Owner.id == bindparam("key")))
+    uses: list[Callable[[], Any]] = [
+        *([lambda: queries.all(read)] if is_of_reads else []),
+        *([lambda: queries.create(create, name="a")] if name != "do_orm_execute" else []),
+        *([lambda: queries.execute(change, key=1, name="b")] if "flush" not in name else []),
+    ]
+    event.listen(Session, name, audit)
     try:
-        with pytest.raises(TypeError, match="hide_deleted listens to do_orm_execute"):
-            await queries.all(read)
-        with pytest.raises(TypeError, match="audit listens to before_flush"):
-            await queries.create(create, name="a")
+        for use in uses:
+            with pytest.raises(TypeError, match=f"audit listens to {name}"):
+                await use()
         allowed = Read(int, select(Owner.id), ignore_events=True)
         assert await queries.all(allowed) == []
     finally:
-        event.remove(OneTaskSession, "do_orm_execute", hide_deleted)
-        event.remove(Session, "before_flush", audit)
+        event.remove(Session, name, audit)
+
+
+async def test_who_listens_to_a_model_is_not_passed_by(queries: Queries) -> None:
+    def audit(*_: object) -> None: ...
+
+    create = Create(OwnerRow, Owner, OWNER)
     event.listen(Owner, "before_insert", audit)
     try:
         with pytest.raises(TypeError, match="listens to before_insert"):
             await queries.create(create, name="a")
     finally:
         event.remove(Owner, "before_insert", audit)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"needed": None},
+        {"plain": "longer than twenty characters"},
+        {"number": 2**40},
+        {"id": uuid.UUID(int=1)},
+        {"id": "no UUID"},
+    ],
+    ids=str,
+)
+async def test_what_catches_the_error_of_a_session_catches_this_one(
+    queries: Queries, database: Database, wrong: dict[str, Any]
+) -> None:
+    await queries.create(CREATE_NOTE, needed="a", id=uuid.UUID(int=1))
+    values = {"needed": "a"} | wrong
+    with pytest.raises(StatementError) as slow:
+        async with database.session() as session:
+            session.add(Note(**values))
+    with pytest.raises(StatementError) as fast:
+        await queries.create(CREATE_NOTE, **values)
+
+    assert type(fast.value) is type(slow.value)
+    assert type(fast.value.orig) is type(slow.value.orig)
+    assert str(fast.value).splitlines()[0] == str(slow.value).splitlines()[0]
 
 
 async def test_statements_made_again_and_again_leave_nothing_but_a_warning(
