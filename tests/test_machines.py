@@ -89,7 +89,7 @@ def test_no_uv_and_a_folder_of_any_name(tmp_path: Path) -> None:
     folders = [folder for folder in SEARCHED if not Path(folder, "uv").exists()]
     env = environment(PATH=os.pathsep.join(folders))
     assert shutil.which("uv", path=env["PATH"]) is None
-    (output := tmp_path / "Meine 'Dienste' 100% $HOME").mkdir()
+    (output := tmp_path / "Meine 'Dienste' zu 100 % für").mkdir()
     said = generate(output, env=env)
     project = output / "my-service"
     assert " tests passed in " in said
