@@ -9,6 +9,7 @@ import random
 import uuid
 import weakref
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -36,6 +37,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, validates
+from typing_extensions import TypedDict
 
 from app.core import checks
 from app.core.db import Database, error_code
@@ -337,6 +339,20 @@ class Peculiar(Apart):
         self.id = 5
 
 
+@dataclass
+class Misspelt:
+    """A row whose optional field is no column."""
+
+    id: int
+    nmae: str | None = None
+
+
+class Narrow(TypedDict):
+    """A row that has no name."""
+
+    id: int
+
+
 REFUSED: dict[str, tuple[str, Callable[[], Any]]] = {
     "two of one name": (
         "Two columns are called id",
@@ -344,6 +360,11 @@ REFUSED: dict[str, tuple[str, Callable[[], Any]]] = {
     ),
     "no name": (r"\.label", lambda: Read(OwnerRow, select(Owner.id, func.lower(Owner.name)))),
     "dropped": ("no value, only id", lambda: Read(OwnerRow, OWNER.add_columns(Setting.value))),
+    "dropped by a dataclass": (
+        "Misspelt has no name, only id, nmae",
+        lambda: Read(Misspelt, OWNER),
+    ),
+    "dropped by a TypedDict": ("Narrow has no name", lambda: Read(Narrow, OWNER)),
     "missing": ("needs name", lambda: Read(OwnerRow, select(Owner.id))),
     "scalar of two": ("do not make one", lambda: Read(int, OWNER)),
     "objects": ("select columns", lambda: Read(OwnerRow, select(Owner))),
@@ -393,6 +414,15 @@ def test_what_a_session_would_do_otherwise_is_refused_at_once(case: str) -> None
     message, define = REFUSED[case]
     with pytest.raises(TypeError, match=message):
         define()
+
+
+async def test_a_value_that_is_sql_is_refused(queries: Queries) -> None:
+    owner = await queries.create(CREATE_OWNER, name="a")
+    change = Update(update(Owner).where(Owner.id == bindparam("owner_id")))
+    with pytest.raises(TypeError, match="The value of name is SQL"):
+        await queries.create(CREATE_OWNER, name=func.upper("b"))
+    with pytest.raises(TypeError, match="The value of name is SQL"):
+        await queries.execute(change, owner_id=owner.id, name=func.upper(Owner.name))
 
 
 async def test_what_looks_alike_works(queries: Queries) -> None:
