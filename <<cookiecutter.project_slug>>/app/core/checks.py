@@ -5,12 +5,14 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
-from typing import Any, is_typeddict
+from typing import Any, get_type_hints
 
-from pydantic import BaseModel
+from pydantic.dataclasses import dataclass
+from pydantic.fields import FieldInfo
 from sqlalchemy import BindParameter, Column, Select, SelectBase
 from sqlalchemy.orm import Mapper
 from sqlalchemy.sql import ClauseElement, visitors
+from typing_extensions import is_typeddict
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +67,7 @@ def names_of(statement: Any, model: Any) -> list[str] | None:
         if name != column.key and column.key in names:
             raise TypeError(f'Two columns are called {column.key}: write `.label("name")`')
         names.append(name)
-    if hasattr(model, "model_fields"):
-        refuse_other_fields(model, names)
+    refuse_other_fields(model, names)
     return names
 
 
@@ -80,20 +81,36 @@ def refuse_objects(select: Select[*tuple[Any, ...]]) -> None:
             )
 
 
-def refuse_other_fields(model: type[BaseModel], names: Sequence[str]) -> None:
+def fields_of(model: Any) -> tuple[Mapping[str, FieldInfo], Mapping[str, Any]]:
+    """Return the fields of a model, a dataclass or a TypedDict, and its configuration."""
+    if is_typeddict(model):
+        hints = get_type_hints(model, include_extras=True)
+        fields = {name: FieldInfo.from_annotation(hint) for name, hint in hints.items()}
+        for name in model.__optional_keys__:
+            fields[name].default = None
+    elif hasattr(model, "model_fields"):
+        return model.model_fields, model.model_config
+    else:
+        # One of the standard library becomes one of Pydantic's, as it does when rows are read.
+        fields = dataclass(model).__pydantic_fields__
+    return fields, getattr(model, "__pydantic_config__", {})
+
+
+def refuse_other_fields(model: Any, names: Sequence[str]) -> None:
     """Raise TypeError for a column that the model would drop, and a field without its column."""
+    fields, config = fields_of(model)
     known: set[Any] = set()
-    for name, field in model.model_fields.items():
+    for name, field in fields.items():
         alias = field.validation_alias or name
         # None for what only Pydantic can tell.
         aliases = {alias if isinstance(alias, str) else None}
-        if model.model_config.get("populate_by_name") or model.model_config.get("validate_by_name"):
+        if config.get("populate_by_name") or config.get("validate_by_name"):
             aliases.add(name)
         if field.is_required() and not (aliases & set(names) or None in aliases):
             raise TypeError(f"{model.__name__} needs {alias}, which is not among {one_of(names)}")
         known |= aliases
     lost = set(names) - known
-    if lost and None not in known and model.model_config.get("extra") != "allow":
+    if lost and None not in known and config.get("extra") != "allow":
         raise TypeError(f"{model.__name__} has no {one_of(lost)}, only {one_of(known)}")
 
 

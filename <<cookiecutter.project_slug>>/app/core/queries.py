@@ -104,6 +104,10 @@ class Queries(Executor):
     def _read(self, statement: Read[Any], values: Mapping[str, Any]) -> Awaitable[Any]:
         if statement.locks:
             raise TypeError("The lock would end at once: read it in a transaction, by `begin()`")
+<% if cookiecutter.database == "postgresql" %>
+        if statement.writes:
+            return self._write(statement, values)
+<% endif %>
         if self._replica is not None and self._replica.is_current:
             return self._read_on(self._replica, statement, values)
         return self._run(self._database, statement, values)

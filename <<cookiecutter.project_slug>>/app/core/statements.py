@@ -12,7 +12,7 @@ from sqlalchemy import Column, Select, SelectBase, insert
 from sqlalchemy import Update as SQLUpdate
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapper, class_mapper
-from sqlalchemy.sql import ClauseElement
+from sqlalchemy.sql import ClauseElement, visitors
 
 from .checks import (
     names_of,
@@ -71,8 +71,13 @@ class Read(Statement[Model]):
         """Raises TypeError for what cannot be run as it would be by a session."""
         self.rows = TypeAdapter(list[model])  # type: ignore[valid-type]
         super().__init__(statement, names_of(statement, model), ignore_events)
+        elements = list(visitors.iterate(statement))
         # A lock ends with its transaction: see `Queries`.
-        self.locks = getattr(statement, "_for_update_arg", None) is not None
+        self.locks = any(getattr(each, "_for_update_arg", None) is not None for each in elements)
+<% if cookiecutter.database == "postgresql" %>
+        # So does an `insert(…).returning(…).cte()`, whose rows are read.
+        self.writes = any(getattr(each, "is_dml", False) for each in elements)
+<% endif %>
 
 
 class Write(Statement[Model]):
@@ -101,6 +106,12 @@ class Write(Statement[Model]):
         """Raise TypeError for what is no column."""
         if not names.keys() <= self.columns.keys():
             refuse_names(names, set(), self.columns.keys())
+
+    def refuse_sql(self, values: Mapping[str, Any]) -> None:
+        """Raise TypeError for what a session would have written into the statement's text."""
+        for name, value in values.items():
+            if isinstance(value, ClauseElement):
+                raise TypeError(f"The value of {name} is SQL, which needs a session: {value}")
 
 
 class Create(Write[Model]):
@@ -145,11 +156,10 @@ class Create(Write[Model]):
     def prepare(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values by the keys of the table's columns, as a session would send them."""
         self.refuse_unknown(values)
+        self.refuse_sql(values)
         prepared = {}
         for name, value in values.items():
             key, keeps_none = self._keys[name]
-            if isinstance(value, ClauseElement):
-                raise TypeError(f"The value of {name} is SQL, which needs a session: {value}")
             if value is not None or keeps_none:
                 prepared[key] = value
         for key in self._nulls:
@@ -181,6 +191,7 @@ class Update(Write[int]):
         """Return the values by the names of parameters and columns. Raises TypeError."""
         parameters = self.required | self.optional
         refuse_names(values, self.required, parameters | self.columns.keys())
+        self.refuse_sql(values)
         prepared = {
             name if name in parameters else self.columns[name].key: value
             for name, value in values.items()
