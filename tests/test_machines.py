@@ -85,12 +85,13 @@ def test_ordinary_user(database: str, open_folder: Path) -> None:
     run("make", "lint", cwd=home / "my-service", env=env, **user)
 
 
-def test_no_uv(tmp_path: Path) -> None:
+def test_no_uv_and_a_folder_of_any_name(tmp_path: Path) -> None:
     folders = [folder for folder in SEARCHED if not Path(folder, "uv").exists()]
     env = environment(PATH=os.pathsep.join(folders))
     assert shutil.which("uv", path=env["PATH"]) is None
-    said = generate(tmp_path, env=env)
-    project = tmp_path / "my-service"
+    (output := tmp_path / "Meine 'Dienste' zu 100 % für").mkdir()
+    said = generate(output, env=env)
+    project = output / "my-service"
     assert " tests passed in " in said
     assert not (project / "uv.lock").exists()
     assert " passed in " in run("make", "test", cwd=project, env=env).stdout

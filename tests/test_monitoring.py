@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 from conftest import DATABASES, TEMPLATE, VARIANTS, Render, Variant, run
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 # A panel's place in a grid that is 24 columns wide.
 PLACES = [{"x": x, "y": y, "w": 8, "h": 8} for y in (0, 8, 16, 24) for x in (0, 8, 16)]
@@ -50,6 +52,23 @@ def test_prometheus_understands_what_the_dashboard_asks(monitoring: Path, tmp_pa
     path.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
     said = run("promtool", "check", "rules", path, cwd=tmp_path).stdout
     assert f"{len(asked)} rules found" in said
+
+
+def assert_within(whole: Any, part: Any) -> None:
+    """Assert that all of a part is there; defaults may have been added."""
+    if isinstance(part, dict):
+        for name, value in part.items():
+            assert_within(whole[name], value)
+    elif isinstance(part, list):
+        for one, other in zip(whole, part, strict=True):
+            assert_within(one, other)
+    else:
+        assert whole == part
+
+
+def test_grafana_knows_all_that_the_dashboard_says(monitoring: Path) -> None:
+    said = dashboard(monitoring)
+    assert_within(json.loads(json.dumps(Dashboard.from_json(said), cls=JSONEncoder)), said)
 
 
 def test_the_dashboard_can_be_imported_anywhere(monitoring: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
-from sqlalchemy import BindParameter, Column, Select, SelectBase
+from sqlalchemy import BindParameter, Column, Select, SelectBase, TextualSelect
 from sqlalchemy.orm import Mapper
 from sqlalchemy.sql import ClauseElement, visitors
 from typing_extensions import is_typeddict
@@ -49,6 +49,11 @@ def names_of(statement: Any, model: Any) -> list[str] | None:
             " `text(…).columns(User.id, User.email)`"
         )
     columns = statement.selected_columns
+    if isinstance(statement, TextualSelect) and not statement.positional and len(columns) > 1:
+        raise TypeError(
+            "By names alone the order of the columns is not known: write them in the text's order,"
+            ' `text(…).columns(User.id, column("total", Integer))`'
+        )
     if isinstance(statement, Select):
         refuse_objects(statement)
         # Of those by attribute, the attribute's name.

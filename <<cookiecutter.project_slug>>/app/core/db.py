@@ -232,7 +232,7 @@ class Database:
     @property
     def pool(self) -> FairPool:
         """Return the engine's pool."""
-        return cast(FairPool, self.engine.pool)
+        return cast(FairPool, self.engine.sync_engine.pool)
 
     async def __aenter__(self) -> Self:
 <% if cookiecutter.database == "postgresql" %>

@@ -76,7 +76,7 @@ def has_body(scope: Scope) -> bool:
         return False
     if scope["http_version"] not in HTTP_1:
         return True
-    return any(name in OF_BODY for name, _ in scope["headers"])
+    return not OF_BODY.isdisjoint(dict(scope["headers"]))
 
 
 class KeptBody:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 <% if cookiecutter.database == "postgresql" %>
@@ -14,7 +14,10 @@ from asyncpg import InterfaceError, PostgresError
 <% else %>
 from asyncmy.errors import Error
 <% endif %>
-from sqlalchemy.exc import DBAPIError
+<% if cookiecutter.database == "postgresql" %>
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
+<% endif %>
+from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.pool import PoolProxiedConnection
 
 from .db import Database
@@ -126,6 +129,27 @@ async def insert(driver: Any, sql: str, arguments: Sequence[Any]) -> int:
 
 
 <% endif %>
+def as_for_sessions(dialect: Any, sql: str, error: Exception, *, lost: bool) -> DBAPIError:
+    """Return a driver's error in the class in which SQLAlchemy raises it for a session."""
+<% if cookiecutter.database == "postgresql" %>
+    try:
+        AsyncAdapt_asyncpg_connection._handle_exception_no_connection(dialect.dbapi, error)
+    except Exception as adapted:
+        error = adapted
+<% endif %>
+    wrapped = DBAPIError.instance(
+        sql,
+        None,
+        error,
+        # Whatever kind it is, this has the usual base.
+        Exception,
+        hide_parameters=True,
+        connection_invalidated=lost,
+        dialect=dialect,
+    )
+    return cast(DBAPIError, wrapped)
+
+
 class Connection:
     """A connection that was acquired from the pool, used by its driver's own means."""
 
@@ -178,9 +202,9 @@ class Connection:
         if self.is_usable:
             self._pooled.invalidate()
 
-    async def release(self) -> None:
+    def release(self) -> Awaitable[None]:
         """Give it back to the pool."""
-        await self._database.pool.release(self._pooled)
+        return self._database.pool.release(self._pooled)
 
     async def _make_plan(self, statement: Statement[Any], values: Mapping[str, Any]) -> Plan:
         refuse_listeners(statement, self._database.sessions)
@@ -201,7 +225,12 @@ class Connection:
 
 <% endif %>
     def _send(self, how: Any, plan: Plan, values: Mapping[str, Any]) -> Awaitable[Any]:
-        arguments = plan.arguments(values)
+        try:
+            arguments = plan.arguments(values)
+        except Exception as error:
+            # A type that refuses a value. SQLAlchemy names the error so.
+            reason = f"({type(error).__module__}.{type(error).__name__}) {error}"
+            raise StatementError(reason, plan.sql, None, error, hide_parameters=True) from error
         if self._logger.isEnabledFor(logging.INFO):
             hidden = self._database.engine.sync_engine.hide_parameters
             self._logger.info("%s %s", plan.sql, "[values hidden]" if hidden else arguments)
@@ -230,7 +259,7 @@ class Connection:
         except Exception as cause:
             driver = self._pooled.driver_connection
             lost, known = is_lost(driver, cause), isinstance(cause, DRIVER_ERRORS)
-            error = DBAPIError(sql, None, cause, True, connection_invalidated=lost)
+            error = as_for_sessions(self._database.engine.dialect, sql, cause, lost=lost)
             if lost or not known or error_code(error) in READ_ONLY:
                 self.invalidate()
 <% if cookiecutter.database == "postgresql" %>
@@ -245,7 +274,7 @@ class Connection:
 <% endif %>
             if isinstance(cause, TimeoutError) or not (lost or known):
                 raise
-            raise error from cause
+            raise error from error.orig
         except BaseException:
             # Cancelled: the answer may still come. It must find nobody.
             self.invalidate()

@@ -6,15 +6,30 @@ is, and rows that come or go meanwhile make no other row come twice or never.
 
 import base64
 from collections.abc import Mapping
+<% if cookiecutter.database == "postgresql" %>
+from datetime import datetime, time
+<% endif %>
 from typing import Any, TypeVar
 
 from fastapi import HTTPException
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter
 <% if cookiecutter.database == "postgresql" %>
-from sqlalchemy import ColumnElement, ScalarResult, Select, and_, bindparam, false, or_
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    Dialect,
+    ScalarResult,
+    Select,
+    Time,
+    and_,
+    bindparam,
+    false,
+    or_,
+)
 <% else %>
 from sqlalchemy import (
     ColumnElement,
+    Dialect,
     Double,
     Enum,
     Float,
@@ -31,15 +46,21 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.types import TypeEngine
 
 T = TypeVar("T")
+Sortable = Mapping[str, InstrumentedAttribute[Any]]
+NO_CURSOR = "after: not the `next` of a page"
 
-# What JSON has no word for comes back as it was.
-EXACT = ConfigDict(
-    allow_inf_nan=True,
-    ser_json_inf_nan="constants",
+<% if cookiecutter.database == "postgresql" %>
+# Bytes need not be UTF-8, and JSON knows neither NaN nor infinity, which the server has and sorts.
+CURSOR = ConfigDict(
     ser_json_bytes="base64",
     val_json_bytes="base64",
+    ser_json_inf_nan="strings",
+    allow_inf_nan=True,
 )
-Sortable = Mapping[str, InstrumentedAttribute[Any]]
+<% else %>
+# Bytes need not be UTF-8.
+CURSOR = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+<% endif %>
 
 
 async def list_page(
@@ -80,9 +101,12 @@ async def list_page(
             query = query.order_by(column.is_(None))
         query = query.order_by(column.desc() if descending else column.asc())
     types: Any = tuple[(str, *(python_type(column) for column, _ in columns))]  # type: ignore[misc]
-    cursor: TypeAdapter[tuple[Any, ...]] = TypeAdapter(types, config=EXACT)
+    cursor: TypeAdapter[tuple[Any, ...]] = TypeAdapter(types, config=CURSOR)
     if after is not None:
-        query = query.where(comes_after(columns, read(cursor, after, sort)))
+        values = read(cursor, after, sort)
+        for (column, _), value in zip(columns, values, strict=True):
+            check_value(column.type, value, session.get_bind().dialect)
+        query = query.where(comes_after(columns, values))
     rows = rows_of(await session.scalars(query.limit(limit + 1)), query)
     if len(rows) <= limit:
         return rows, None
@@ -133,11 +157,30 @@ def read(cursor: TypeAdapter[tuple[Any, ...]], text: str, sort: str) -> list[Any
     """Return the values in a cursor. Raises HTTPException."""
     try:
         its_sort, *values = cursor.validate_json(base64.urlsafe_b64decode(text.encode()))
-    except (ValueError, ValidationError):
-        raise HTTPException(422, "after: not the `next` of a page") from None
+    except ValueError:
+        raise HTTPException(422, NO_CURSOR) from None
     if its_sort != sort:
         raise HTTPException(422, "after: the `next` of a page in another order")
     return values
+
+
+def check_value(type_: TypeEngine[Any], value: Any, dialect: Dialect) -> None:
+    """Raise HTTPException for a value that no row can have had, as the driver would fail at it."""
+<% if cookiecutter.database == "postgresql" %>
+    zoned = type_.timezone if isinstance(type_, DateTime | Time) else None
+    if isinstance(value, datetime | time) and zoned is (value.tzinfo is None):
+        raise HTTPException(422, NO_CURSOR)
+<% else %>
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise HTTPException(422, NO_CURSOR)
+<% endif %>
+    process = type_.dialect_impl(dialect).bind_processor(dialect)
+    try:
+        # What becomes of it is of no use here, only whether it can, such as in UTC before year 1.
+        if process is not None:
+            process(value)
+    except (ValueError, OverflowError):
+        raise HTTPException(422, NO_CURSOR) from None
 
 
 def comes_after(

@@ -5,7 +5,6 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 <% if cookiecutter.database == "postgresql" %>
 from itertools import compress
 <% endif %>
@@ -148,8 +147,10 @@ class FairPool(AsyncAdaptedQueuePool):
         try:
             # The usual case, in which nothing has to be waited for: one is open.
             if self.checkedin():
-                with suppress(MissingGreenlet):
+                try:
                     return self._check_out(asked)
+                except MissingGreenlet:
+                    pass
             return await greenlet_spawn(self._check_out, asked)
         except BaseException:
             self.slots.release()
@@ -157,7 +158,7 @@ class FairPool(AsyncAdaptedQueuePool):
 
     async def release(self, connection: PoolProxiedConnection) -> None:
         """Check a connection in."""
-        if self.checkedin() < self.size():
+        if self._max_overflow == 0 or self.checkedin() < self.size():
             connection.close()
         else:
             # One too many is closed in truth, which has to be waited for.
@@ -248,14 +249,14 @@ class FairPool(AsyncAdaptedQueuePool):
         return record
 
     def _do_get(self) -> ConnectionPoolEntry:
-        """Take a connection; have it replaced when it is closed or still in a transaction.
+        """Take a connection; have it replaced when it is closed.
 
         Asks the driver, not the server: no round trip, where `pool_pre_ping` takes up to three.
         """
         record = super()._do_get()
         driver: Any = record.driver_connection
 <% if cookiecutter.database == "postgresql" %>
-        if driver is not None and (driver.is_closed() or driver.is_in_transaction()):
+        if driver is not None and driver.is_closed():
 <% else %>
         if driver is not None and (driver._stream_broken or driver.get_transaction_status()):
 <% endif %>

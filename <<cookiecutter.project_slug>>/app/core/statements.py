@@ -27,19 +27,20 @@ from .checks import (
 
 Model = TypeVar("Model")
 
-# The listeners there that are about sessions alone.
-OWN = f"{__package__}.db"
+# Where listeners are from that are about sessions alone: ours; and with `once=True`, SQLAlchemy's
+# own, which stay there after their call.
+OF_SESSIONS = {f"{__package__}.db", "sqlalchemy.util.langhelpers"}
 
 
 class Statement(Generic[Model]):
     """What is run, and what each of its rows becomes.
 
     `ignore_events=True` allows it where somebody listens to what sessions do (`do_orm_execute`,
-    `before_flush`, `before_insert` and their like): such listeners do not see it.
+    `after_begin`, `before_insert` and their like): such listeners do not see it.
     """
 
     # Events of sessions whose listeners may change what is done.
-    events: tuple[str, ...] = ("do_orm_execute",)
+    events: tuple[str, ...] = ("do_orm_execute", "after_begin")
 
     def __init__(self, statement: Any, names: Sequence[str] | None, ignore_events: bool) -> None:
         refuse_options(statement)
@@ -83,6 +84,7 @@ class Read(Statement[Model]):
 class Write(Statement[Model]):
     """A change of one table."""
 
+    events: tuple[str, ...] = ("do_orm_execute", "after_begin", "before_commit", "after_commit")
     mapper_events: tuple[str, ...] = ()
 
     def __init__(
@@ -121,7 +123,7 @@ class Create(Write[Model]):
     `given` is the schema that they come from, if there is one: its fields are checked at once.
     """
 
-    events = ("before_flush", "after_flush")
+    events = ("after_begin", "before_flush", "after_flush", "before_commit", "after_commit")
     mapper_events = ("before_insert", "after_insert")
 
     def __init__(
@@ -212,7 +214,7 @@ def refuse_listeners(statement: Statement[Any], sessions: async_sessionmaker[Any
         heard += [(name, getattr(dispatch, name)) for name in statement.mapper_events]
     for name, listeners in heard:
         for listener in listeners:
-            if listener.__module__ != OWN:
+            if listener.__module__ not in OF_SESSIONS:
                 called = getattr(listener, "__qualname__", listener)
                 raise TypeError(
                     f"{called} listens to {name}, which only sessions call: use a session; or write"

@@ -148,6 +148,28 @@ async def test_no_write_is_committed_beside_it(queries: Queries, database: Datab
     assert await balances(queries) == {"a": 5, "b": 7, "c": 0}
 
 
+async def test_a_lock_inside_of_a_read_needs_one_too(queries: Queries) -> None:
+    first = select(Account.name).order_by(Account.name).limit(1).with_for_update().subquery()
+    inner = Read(str, select(first.c.name))
+    with pytest.raises(TypeError, match="lock would end at once"):
+        await queries.all(inner)
+    async with queries.begin() as transaction:
+        assert await transaction.all(inner) == ["a"]
+
+
+<% if cookiecutter.database == "postgresql" %>
+async def test_a_read_that_writes_is_a_write(queries: Queries, database: Database) -> None:
+    changed = update(Account).values(balance=9).returning(Account.name).cte("changed")
+    change = Read(str, select(changed.c.name))
+    async with database.session():
+        with pytest.raises(RuntimeError, match="committed by itself"):
+            await queries.all(change)
+    assert await balances(queries) == {"a": 0, "b": 0}
+    assert sorted(await queries.all(change)) == ["a", "b"]
+    assert await balances(queries) == {"a": 9, "b": 9}
+
+
+<% endif %>
 async def test_what_was_committed_alone_is_not_run_again(
     queries: Queries, database: Database
 ) -> None:

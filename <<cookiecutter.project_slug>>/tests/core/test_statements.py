@@ -9,6 +9,7 @@ import random
 import uuid
 import weakref
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -34,11 +35,12 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, validates
+from typing_extensions import TypedDict
 
 from app.core import checks
-from app.core.db import Database, OneTaskSession, error_code
+from app.core.db import Database, error_code
 from app.core.queries import Create, Queries, Read, Update
 from tests.core.conftest import tables_of
 
@@ -184,11 +186,11 @@ def without_id(values: dict[str, Any]) -> dict[str, Any]:
 
 
 async def outcome(way: Callable[[], Any]) -> Any:
-    """Return what comes of it: values, or the number of the error."""
+    """Return what comes of it: values, or the class and number of the error."""
     try:
         return without_id(await way())
     except DBAPIError as error:
-        return error_code(error)
+        return type(error), error_code(error)
 
 
 def some_values(random: random.Random) -> dict[str, Any]:
@@ -337,6 +339,20 @@ class Peculiar(Apart):
         self.id = 5
 
 
+@dataclass
+class Misspelt:
+    """A row whose optional field is no column."""
+
+    id: int
+    nmae: str | None = None
+
+
+class Narrow(TypedDict):
+    """A row that has no name."""
+
+    id: int
+
+
 REFUSED: dict[str, tuple[str, Callable[[], Any]]] = {
     "two of one name": (
         "Two columns are called id",
@@ -344,10 +360,22 @@ REFUSED: dict[str, tuple[str, Callable[[], Any]]] = {
     ),
     "no name": (r"\.label", lambda: Read(OwnerRow, select(Owner.id, func.lower(Owner.name)))),
     "dropped": ("no value, only id", lambda: Read(OwnerRow, OWNER.add_columns(Setting.value))),
+    "dropped by a dataclass": (
+        "Misspelt has no name, only id, nmae",
+        lambda: Read(Misspelt, OWNER),
+    ),
+    "dropped by a TypedDict": ("Narrow has no name", lambda: Read(Narrow, OWNER)),
     "missing": ("needs name", lambda: Read(OwnerRow, select(Owner.id))),
     "scalar of two": ("do not make one", lambda: Read(int, OWNER)),
     "objects": ("select columns", lambda: Read(OwnerRow, select(Owner))),
     "text": (r"text\(…\)\.columns", lambda: Read(OwnerRow, text("SELECT 1"))),  # type: ignore[arg-type]
+    "text by names": (
+        "in the text's order",
+        lambda: Read(
+            OwnerRow,
+            text("SELECT name, id FROM _test_owners").columns(id=BigInteger, name=String),
+        ),
+    ),
     "in": ("in place of", lambda: Read(OwnerRow, OWNER.where(Owner.id.in_([1, 2])))),
     "in of a parameter": (
         "in place of",
@@ -388,6 +416,15 @@ def test_what_a_session_would_do_otherwise_is_refused_at_once(case: str) -> None
         define()
 
 
+async def test_a_value_that_is_sql_is_refused(queries: Queries) -> None:
+    owner = await queries.create(CREATE_OWNER, name="a")
+    change = Update(update(Owner).where(Owner.id == bindparam("owner_id")))
+    with pytest.raises(TypeError, match="The value of name is SQL"):
+        await queries.create(CREATE_OWNER, name=func.upper("b"))
+    with pytest.raises(TypeError, match="The value of name is SQL"):
+        await queries.execute(change, owner_id=owner.id, name=func.upper(Owner.name))
+
+
 async def test_what_looks_alike_works(queries: Queries) -> None:
     for name in ("a", "b", "c"):
         await queries.create(CREATE_OWNER, name=name)
@@ -406,30 +443,78 @@ async def test_what_looks_alike_works(queries: Queries) -> None:
 <% endif %>
 
 
-async def test_who_listens_to_sessions_is_not_passed_by(queries: Queries) -> None:
-    def hide_deleted(_: object) -> None: ...
-
+@pytest.mark.parametrize(
+    ("name", "is_of_reads"),
+    [
+        ("do_orm_execute", True),
+        # Where the tenant of row level security is set.
+        ("after_begin", True),
+        ("before_flush", False),
+        ("after_flush", False),
+        ("before_commit", False),
+        ("after_commit", False),
+    ],
+)
+async def test_who_listens_to_sessions_is_not_passed_by(
+    queries: Queries, name: str, is_of_reads: bool
+) -> None:
     def audit(*_: object) -> None: ...
 
     read, create = Read(int, select(Owner.id)), Create(OwnerRow, Owner, OWNER)
-    event.listen(OneTaskSession, "do_orm_execute", hide_deleted)
-    event.listen(Session, "before_flush", audit)
+    change = Update(update(Owner).where(Owner.id == bindparam("key")))
+    uses: list[Callable[[], Any]] = [
+        *([lambda: queries.all(read)] if is_of_reads else []),
+        *([lambda: queries.create(create, name="a")] if name != "do_orm_execute" else []),
+        *([lambda: queries.execute(change, key=1, name="b")] if "flush" not in name else []),
+    ]
+    event.listen(Session, name, audit)
     try:
-        with pytest.raises(TypeError, match="hide_deleted listens to do_orm_execute"):
-            await queries.all(read)
-        with pytest.raises(TypeError, match="audit listens to before_flush"):
-            await queries.create(create, name="a")
+        for use in uses:
+            with pytest.raises(TypeError, match=f"audit listens to {name}"):
+                await use()
         allowed = Read(int, select(Owner.id), ignore_events=True)
         assert await queries.all(allowed) == []
     finally:
-        event.remove(OneTaskSession, "do_orm_execute", hide_deleted)
-        event.remove(Session, "before_flush", audit)
+        event.remove(Session, name, audit)
+
+
+async def test_who_listens_to_a_model_is_not_passed_by(queries: Queries) -> None:
+    def audit(*_: object) -> None: ...
+
+    create = Create(OwnerRow, Owner, OWNER)
     event.listen(Owner, "before_insert", audit)
     try:
         with pytest.raises(TypeError, match="listens to before_insert"):
             await queries.create(create, name="a")
     finally:
         event.remove(Owner, "before_insert", audit)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"needed": None},
+        {"plain": "longer than twenty characters"},
+        {"number": 2**40},
+        {"id": uuid.UUID(int=1)},
+        {"id": "no UUID"},
+    ],
+    ids=str,
+)
+async def test_what_catches_the_error_of_a_session_catches_this_one(
+    queries: Queries, database: Database, wrong: dict[str, Any]
+) -> None:
+    await queries.create(CREATE_NOTE, needed="a", id=uuid.UUID(int=1))
+    values = {"needed": "a"} | wrong
+    with pytest.raises(StatementError) as slow:
+        async with database.session() as session:
+            session.add(Note(**values))
+    with pytest.raises(StatementError) as fast:
+        await queries.create(CREATE_NOTE, **values)
+
+    assert type(fast.value) is type(slow.value)
+    assert type(fast.value.orig) is type(slow.value.orig)
+    assert str(fast.value).splitlines()[0] == str(slow.value).splitlines()[0]
 
 
 async def test_statements_made_again_and_again_leave_nothing_but_a_warning(

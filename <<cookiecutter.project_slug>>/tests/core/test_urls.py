@@ -4,6 +4,9 @@
 import ssl
 <% endif %>
 from pathlib import Path
+<% if cookiecutter.database == "postgresql" %>
+from urllib.parse import quote_plus
+<% endif %>
 
 import pytest
 <% if cookiecutter.database == "postgresql" %>
@@ -30,7 +33,7 @@ FILE = str(Path(__file__))
         ("?sslmode=require", {"dsn": "postgresql://?sslmode=require"}),
         (
             f"?sslmode=verify-full&sslrootcert={FILE}&channel_binding=prefer",
-            {"dsn": f"postgresql://?sslmode=verify-full&sslrootcert={FILE.replace('/', '%2F')}"},
+            {"dsn": f"postgresql://?sslmode=verify-full&sslrootcert={quote_plus(FILE)}"},
         ),
         ("?ssl=require&prepared_statement_cache_size=0", None),
     ],
