@@ -14,7 +14,18 @@ from typing import Any, TypeVar
 from fastapi import HTTPException
 from pydantic import ConfigDict, TypeAdapter
 <% if cookiecutter.database == "postgresql" %>
-from sqlalchemy import ColumnElement, DateTime, Dialect, Select, Time, and_, bindparam, false, or_
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    Dialect,
+    ScalarResult,
+    Select,
+    Time,
+    and_,
+    bindparam,
+    false,
+    or_,
+)
 <% else %>
 from sqlalchemy import (
     ColumnElement,
@@ -22,6 +33,7 @@ from sqlalchemy import (
     Double,
     Enum,
     Float,
+    ScalarResult,
     Select,
     and_,
     bindparam,
@@ -63,9 +75,10 @@ async def list_page(
 ) -> tuple[list[T], str | None]:
     """Return a page of models, and the cursor of the next page, None at the end.
 
-    `query` selects a model, filtered as you like, without an order. `sort` is the client's, such as
-    `-placed_at,number`: names out of `sortable`, a minus for descending. Rows without a value come
-    last, and `key`, the primary key, decides between equals.
+    `query` selects a model, filtered as you like, without an order or a limit, and each row once:
+    `.where(exists(…))` rather than a `.join()` that finds it several times. `sort`, such as
+    `-placed_at,number`, is the client's: names out of `sortable`, a minus for descending. Rows
+    without a value come last, and `key`, the primary key, decides between equals.
 
     Raises HTTPException 422 for another name, and for a cursor that is none or of another order;
 <% if cookiecutter.database == "postgresql" %>
@@ -75,6 +88,8 @@ async def list_page(
     DOUBLE), or whose values a cursor cannot hold.
 <% endif %>
     """
+    if query._order_by_clauses or query._has_row_limiting_clause:
+        raise TypeError("A page has its own order and limit: leave out the query's")
     names = [name.removeprefix("-") for name in sort.split(",") if name]
     if not set(names) <= sortable.keys() or len(set(names)) < len(names):
         raise HTTPException(422, f"sort: some of {', '.join(sortable)}, each once, or with a minus")
@@ -92,11 +107,29 @@ async def list_page(
         for (column, _), value in zip(columns, values, strict=True):
             check_value(column.type, value, session.get_bind().dialect)
         query = query.where(comes_after(columns, values))
-    rows = list((await session.scalars(query.limit(limit + 1))).unique())
+    rows = rows_of(await session.scalars(query.limit(limit + 1)), query)
     if len(rows) <= limit:
         return rows, None
     last = (sort, *(getattr(rows[limit - 1], column.key) for column, _ in columns))
     return rows[:limit], base64.urlsafe_b64encode(cursor.dump_json(last)).decode()
+
+
+def rows_of(found: ScalarResult[T], query: Select[T]) -> list[T]:
+    """Return the rows. Raises TypeError when one comes twice: the page would seem to be the last."""
+    seen: list[int] = []
+
+    def identity(row: T) -> int:
+        seen.append(id(row))
+        return seen[-1]
+
+    rows = list(found.unique(identity))
+    # A joined load of a collection repeats rows as well, but beyond the limit.
+    if len(rows) < len(seen) and (query._setup_joins or len(query.column_descriptions) > 1):
+        raise TypeError(
+            "A join of the query repeats rows: write `.where(exists(…))` instead of `.join(…)`, and"
+            " load collections by `selectinload`"
+        )
+    return rows
 
 
 def is_comparable(type_: TypeEngine[Any]) -> bool:

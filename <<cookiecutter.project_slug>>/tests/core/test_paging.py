@@ -24,6 +24,7 @@ from sqlalchemy import (
     String,
     insert,
     select,
+    true,
 )
 from sqlalchemy.exc import DBAPIError
 <% else %>
@@ -38,10 +39,11 @@ from sqlalchemy import (
     String,
     insert,
     select,
+    true,
 )
 from sqlalchemy.exc import DBAPIError
 <% endif %>
-from sqlalchemy.orm import Mapped, mapped_column, registry
+from sqlalchemy.orm import Mapped, aliased, mapped_column, registry
 
 from app.api.database_errors import answer_to
 from app.core.db import Database
@@ -100,6 +102,7 @@ class Parcel(UUIDKey, Timestamps, Apart):
     words: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
+Other = aliased(Parcel)
 SORTABLE = {
     name: getattr(Parcel, name)
 <% if cookiecutter.database == "postgresql" %>
@@ -266,6 +269,25 @@ async def test_what_is_no_order_is_refused(parcels: Database, name: str) -> None
     async with parcels.session() as session:
         with pytest.raises(TypeError, match=f"{name} cannot be sorted by"):
             await list_page(session, select(Parcel), sortable=sortable, sort=name, **options)
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        (select(Parcel).join(Other, true()), r"exists\(…\)"),
+        (select(Parcel, Other).where(Parcel.number == Other.number), r"exists\(…\)"),
+        (select(Parcel).order_by(Parcel.town), "leave out"),
+        (select(Parcel).limit(2), "leave out"),
+        (select(Parcel).offset(2), "leave out"),
+    ],
+)
+async def test_a_query_whose_pages_would_lose_rows_is_refused(
+    parcels: Database, query: Any, message: str
+) -> None:
+    options: dict[str, Any] = {"sortable": SORTABLE, "key": Parcel.id, "after": None}
+    async with parcels.session() as session:
+        with pytest.raises(TypeError, match=message):
+            await list_page(session, query, sort="number", limit=5, **options)
 
 
 async def test_keys_are_in_the_order_of_time_and_times_are_the_servers(parcels: Database) -> None:
