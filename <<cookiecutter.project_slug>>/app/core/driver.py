@@ -11,11 +11,9 @@ from weakref import WeakKeyDictionary
 
 <% if cookiecutter.database == "postgresql" %>
 from asyncpg import InterfaceError, PostgresError
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 <% else %>
 from asyncmy.errors import Error
-<% endif %>
-<% if cookiecutter.database == "postgresql" %>
-from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 <% endif %>
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.pool import PoolProxiedConnection

@@ -249,14 +249,14 @@ class FairPool(AsyncAdaptedQueuePool):
         return record
 
     def _do_get(self) -> ConnectionPoolEntry:
-        """Take a connection; have it replaced when it is closed.
+        """Take a connection; have it replaced when it is closed or still in a transaction.
 
         Asks the driver, not the server: no round trip, where `pool_pre_ping` takes up to three.
         """
         record = super()._do_get()
         driver: Any = record.driver_connection
 <% if cookiecutter.database == "postgresql" %>
-        if driver is not None and driver.is_closed():
+        if driver is not None and (driver.is_closed() or driver.is_in_transaction()):
 <% else %>
         if driver is not None and (driver._stream_broken or driver.get_transaction_status()):
 <% endif %>
