@@ -19,18 +19,27 @@ from sqlalchemy.util.concurrency import await_, greenlet_spawn
 
 <% if cookiecutter.database == "postgresql" %>
 from .connect import is_silent
-from .server_errors import DatabaseUnavailable, error_code
+from .server_errors import DatabaseUnavailable, error_code, forget_first_error
 
 logger = logging.getLogger(__name__)
 
 # Seconds within which a server gives a sign of life.
 SIGN_LIMIT = 3.0
 <% else %>
-from .server_errors import DatabaseUnavailable, error_code
+from .server_errors import DatabaseUnavailable, error_code, forget_first_error
 <% endif %>
+
+# Seconds in which a connection goes from hand to hand at most. Then the pool looks at it again, and
+# replaces it when its time is over.
+HAND_OVER_LIMIT = 1.0
 
 # Quiet like SQLAlchemy's own pools, which have a line for each connection at INFO.
 logging.getLogger(f"{__name__}.FairPool").setLevel(logging.WARNING)
+
+
+# The right to have a connection, with the one that its holder before has handed over, if any. False
+# is none.
+Slot = bool | PoolProxiedConnection
 
 
 class Slots:
@@ -45,7 +54,7 @@ class Slots:
         # How often somebody was refused, and who hears of it, with the seconds that it took.
         self.timeouts = 0
         self.on_timeout: Callable[[float], None] = lambda seconds: None
-        self._line: deque[tuple[asyncio.Future[bool], float]] = deque()
+        self._line: deque[tuple[asyncio.Future[Slot], float]] = deque()
         # When somebody is next refused. (Of uvloop's timers not all can say for when they are.)
         self._due = math.inf
 
@@ -59,13 +68,13 @@ class Slots:
         """Return how many stand in line."""
         return sum(not waiter.done() for waiter, _ in list(self._line))
 
-    async def acquire(self, timeout: float) -> bool:
-        """Wait for a slot, for so many seconds, the same for all. Return whether one was free."""
+    async def acquire(self, timeout: float) -> Slot:
+        """Wait for a slot, for so many seconds, the same for all. Return False if none was free."""
         if self._free:
             self._free -= 1
             return True
         loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[bool] = loop.create_future()
+        waiter: asyncio.Future[Slot] = loop.create_future()
         deadline = loop.time() + timeout
         self._line.append((waiter, deadline))
         if deadline < self._due:
@@ -75,21 +84,25 @@ class Slots:
             given = await waiter
         except asyncio.CancelledError:
             # It was given a slot in the same turn.
-            if not waiter.cancelled() and waiter.result():
-                self.release()
+            if not waiter.cancelled() and (given := waiter.result()):
+                self.release(given)
             raise
         if not given:
             self.on_timeout(timeout)
         return given
 
-    def release(self) -> None:
-        """Give a slot to the first in line."""
+    def release(self, slot: Slot = True) -> None:
+        """Give a slot to the first in line, and a connection with it."""
         while self._line:
             waiter, _ = self._line.popleft()
             if not waiter.done():
-                waiter.set_result(True)
+                waiter.set_result(slot)
                 return
-        self._free += 1
+        if isinstance(slot, bool):
+            self._free += 1
+        else:
+            # Nobody wants it: it goes back to its pool, and that releases the slot.
+            slot.close()
 
     def _refuse_late(self, loop: asyncio.AbstractEventLoop) -> None:
         """Refuse those whose time is over, and come back for the next."""
@@ -126,7 +139,10 @@ class FairPool(AsyncAdaptedQueuePool):
     def connect(self) -> PoolProxiedConnection:
         """Check a connection out, for SQLAlchemy: engines and sessions come by this way."""
         asked = monotonic()
-        if not await_(self.slots.acquire(self._timeout)):
+        slot = await_(self.slots.acquire(self._timeout))
+        if not isinstance(slot, bool):
+            return note_holder(slot, asked)
+        if not slot:
             raise self._refusal()
         try:
             return self._check_out(asked)
@@ -142,7 +158,10 @@ class FairPool(AsyncAdaptedQueuePool):
         DBAPIError or DatabaseUnavailable when none can be opened.
         """
         asked = monotonic()
-        if not await self.slots.acquire(self._timeout):
+        slot = await self.slots.acquire(self._timeout)
+        if not isinstance(slot, bool):
+            return note_holder(slot, asked)
+        if not slot:
             raise self._refusal()
         try:
             # The usual case, in which nothing has to be waited for: one is open.
@@ -157,8 +176,10 @@ class FairPool(AsyncAdaptedQueuePool):
             raise
 
     async def release(self, connection: PoolProxiedConnection) -> None:
-        """Check a connection in."""
-        if self._max_overflow == 0 or self.checkedin() < self.size():
+        """Check a connection in, or hand it over to the first in line, which is much cheaper."""
+        if self._may_be_handed_over(connection):
+            self.slots.release(connection)
+        elif self._max_overflow == 0 or self.checkedin() < self.size():
             connection.close()
         else:
             # One too many is closed in truth, which has to be waited for.
@@ -211,6 +232,21 @@ class FairPool(AsyncAdaptedQueuePool):
     def _refusal(self) -> PoolTimeoutError:
         return PoolTimeoutError(f"No connection was free within {self._timeout} s")
 
+    def _may_be_handed_over(self, connection: PoolProxiedConnection) -> bool:
+        """Return whether somebody else may have a connection as it is, past the pool."""
+        driver, info = connection.driver_connection, connection.record_info
+        return (
+            # Else it may be one too many when nobody wants it, and to close that takes a wait.
+            self._max_overflow == 0
+            and driver is not None
+            and is_idle(driver)
+            and info is not None
+            and monotonic() < info["checked_out"] + HAND_OVER_LIMIT
+            # Who listens hears of everybody who has it.
+            and not self.dispatch.checkout
+            and not self.dispatch.checkin
+        )
+
     def _check_out(self, asked: float) -> PoolProxiedConnection:
         """Take a connection into the slot that the caller has; name what prevents it."""
 <% if cookiecutter.database == "mysql" %>
@@ -235,12 +271,9 @@ class FairPool(AsyncAdaptedQueuePool):
             connection.close()
             raise asyncio.CancelledError
 <% endif %>
-        # From here on the slot belongs to the connection, until the pool has it back.
-        info = connection.record_info
-        assert info is not None
-        info["slot_since"] = now = monotonic()
-        info["waited"] = now - asked
-        return connection
+        assert connection.record_info is not None
+        connection.record_info["checked_out"] = monotonic()
+        return note_holder(connection, asked)
 
     def _create_connection(self) -> ConnectionPoolEntry:
         """Remember what there is."""
@@ -255,11 +288,7 @@ class FairPool(AsyncAdaptedQueuePool):
         """
         record = super()._do_get()
         driver: Any = record.driver_connection
-<% if cookiecutter.database == "postgresql" %>
-        if driver is not None and (driver.is_closed() or driver.is_in_transaction()):
-<% else %>
-        if driver is not None and (driver._stream_broken or driver.get_transaction_status()):
-<% endif %>
+        if driver is not None and not is_idle(driver):
             # Marked only: to close it takes a while, in which the record must not be ours alone.
             record.invalidate(soft=True)
         return record
@@ -274,6 +303,7 @@ class FairPool(AsyncAdaptedQueuePool):
         if driver is not None and driver.get_transaction_status():
 <% endif %>
             self.cut_off([driver])
+        forget_first_error(record)
         try:
             super()._do_return_conn(record)
         finally:
@@ -281,3 +311,21 @@ class FairPool(AsyncAdaptedQueuePool):
             assert record.record_info is not None
             if record.record_info.pop("slot_since", None):
                 self.slots.release()
+
+
+def is_idle(driver: Any) -> bool:
+    """Return whether a connection is open and in no transaction. It is not asked itself."""
+<% if cookiecutter.database == "postgresql" %>
+    return not driver.is_closed() and not driver.is_in_transaction()
+<% else %>
+    return not driver._stream_broken and not driver.get_transaction_status()
+<% endif %>
+
+
+def note_holder(connection: PoolProxiedConnection, asked: float) -> PoolProxiedConnection:
+    """Note since when somebody has a connection, and with it its slot, and waited for it."""
+    info = connection.record_info
+    assert info is not None
+    info["slot_since"] = now = monotonic()
+    info["waited"] = now - asked
+    return connection

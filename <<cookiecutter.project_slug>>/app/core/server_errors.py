@@ -198,7 +198,7 @@ def repeat_first_error(context: ExceptionContext) -> DBAPIError | None:
     return None
 
 
-def forget_first_error(_: object, record: ConnectionPoolEntry) -> None:
+def forget_first_error(record: ConnectionPoolEntry) -> None:
     """Let go of an error, and of all that it refers to, when its transaction is over."""
     record.info.pop("first_error", None)
 
@@ -216,4 +216,3 @@ def listen_to_errors(engine: Engine) -> None:
     event.listen(engine, "handle_error", invalidate_if_lost)
     event.listen(engine, "handle_error", invalidate_if_read_only)
     event.listen(engine, "handle_error", repeat_first_error)
-    event.listen(engine, "checkin", forget_first_error)

@@ -18,9 +18,10 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from app.core import pool as pool_module
 from app.core.db import Database, DatabaseUnavailable
-from app.core.driver import execute
-from app.core.pool import Slots
+from app.core.driver import execute, fetch
+from app.core.pool import Slot, Slots
 from tests.core.conftest import be_impatient, has_closed, started
 
 SEED = int(os.environ.get("POOL_SEED", random.randrange(10**6)))
@@ -47,6 +48,11 @@ async def use_pool(database: Database, work: Work) -> None:
 
 
 USES = [use_engine, use_pool]
+
+
+async def run(driver: Any) -> None:
+    """Have a connection answer."""
+    assert await fetch(driver, "SELECT 1", ())
 
 
 @pytest.mark.parametrize("use", USES)
@@ -77,6 +83,57 @@ async def test_waiters_are_served_in_the_order_they_came(use: Use, overflow: int
         assert database.pool.checkedout() == 0
 
 
+async def is_handed_over(database: Database, work: Work) -> bool:
+    """Return whether the first in line gets the connection of who leaves as it is."""
+    pool = database.pool
+    held = await pool.acquire()
+    waiter = asyncio.create_task(pool.acquire())
+    await asyncio.sleep(0)
+    await work(held.driver_connection)
+    await pool.release(held)
+    got = await waiter
+    await run(got.driver_connection)
+    assert pool.checkedout() == 1
+    await pool.release(got)
+    assert (pool.checkedout(), pool.checkedin(), pool.is_full) == (0, 1, False)
+    return got is held
+
+
+async def test_only_an_idle_connection_goes_from_hand_to_hand() -> None:
+    async def leave_open(driver: Any) -> None:
+        await execute(driver, "BEGIN")
+
+    async with started(pool_size=1, pool_timeout=30) as (_, database):
+
+        async def close(driver: Any) -> None:
+            database.pool.cut_off([driver])
+
+        assert await is_handed_over(database, run)
+        assert not await is_handed_over(database, leave_open)
+        assert not await is_handed_over(database, close)
+        assert await is_handed_over(database, run)
+
+
+async def test_the_pool_sees_a_connection_every_second_and_listeners_each_holder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heard: list[object] = []
+
+    def hear(*said: object) -> None:
+        heard.append(said)
+
+    async with started(pool_size=1, pool_timeout=30) as (_, database):
+        with monkeypatch.context() as patched:
+            patched.setattr(pool_module, "HAND_OVER_LIMIT", 0)
+            assert not await is_handed_over(database, run)
+        for name in "checkout", "checkin":
+            assert await is_handed_over(database, run)
+            event.listen(database.pool, name, hear)
+            assert not await is_handed_over(database, run)
+            event.remove(database.pool, name, hear)
+        assert len(heard) == 4
+
+
 async def test_two_given_back_at_once_are_both_kept_track_of() -> None:
     async with started(pool_size=1, max_overflow=1, pool_timeout=30) as (_, database):
         pool = database.pool
@@ -94,6 +151,22 @@ async def test_two_given_back_at_once_are_both_kept_track_of() -> None:
             await pool.release(connection)
 
 
+async def test_a_cancelled_waiter_leaves_no_more_open_than_the_pool_keeps() -> None:
+    async with started(pool_size=1, max_overflow=1, pool_timeout=30) as (_, database):
+        pool = database.pool
+        first, second = await pool.acquire(), await pool.acquire()
+        drivers = [first.driver_connection, second.driver_connection]
+        waiter = asyncio.create_task(pool.acquire())
+        await asyncio.sleep(0)
+        await pool.release(first)
+        waiter.cancel()
+        await pool.release(second)
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+        assert (pool.checkedout(), pool.checkedin()) == (0, 1)
+        assert sum(map(pool_module.is_idle, drivers)) == 1
+
+
 async def test_a_waiter_that_is_cancelled_while_it_is_woken_passes_it_on() -> None:
     async with started(pool_size=1, pool_timeout=30) as (_, database):
         pool = database.pool
@@ -104,10 +177,17 @@ async def test_a_waiter_that_is_cancelled_while_it_is_woken_passes_it_on() -> No
         await pool.release(held)
         first.cancel()
 
-        await pool.release(await second)
+        held = await second
         with pytest.raises(asyncio.CancelledError):
             await first
-        assert pool.checkedout() == 0
+        # Nobody stands behind this one.
+        last = asyncio.create_task(pool.acquire())
+        await asyncio.sleep(0)
+        await pool.release(held)
+        last.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await last
+        assert (pool.checkedout(), pool.checkedin(), pool.is_full) == (0, 1, False)
 
 
 @pytest.mark.parametrize("use", USES)
@@ -153,7 +233,7 @@ async def test_a_crowd_is_refused_on_the_loop_of_production_too() -> None:
 
         async def wait(seconds: float) -> bool:
             await asyncio.sleep(seconds)
-            return await slots.acquire(0.05)
+            return bool(await slots.acquire(0.05))
 
         late = await asyncio.gather(*(wait(number / 5000) for number in range(1000)))
         assert not any(late)
@@ -277,19 +357,19 @@ async def test_whatever_happens_the_pool_stays_whole(
         pool._recycle = 0.01  # type: ignore[assignment]
         arrivals, line = itertools.count(), pool.slots.acquire
 
-        async def wait_in_line(timeout: float) -> bool:
+        async def wait_in_line(timeout: float) -> Slot:
             number, began = next(arrivals), time.monotonic()
             has_to_wait = pool.slots.all_taken
             if not has_to_wait:
                 assert all(waiter.done() for waiter, _ in pool.slots._line), "overtook"
             try:
-                if await line(timeout):
+                if slot := await line(timeout):
                     # Who need not wait may go on a turn before who was woken already.
                     if has_to_wait:
                         model.served.append(number)
-                    return True
-                assert time.monotonic() - began >= limit - 0.001, "refused early"
-                return False
+                else:
+                    assert time.monotonic() - began >= limit - 0.001, "refused early"
+                return slot
             finally:
                 assert time.monotonic() - began < limit + 5, "waited too long"
 
