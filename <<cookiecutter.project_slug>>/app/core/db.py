@@ -1,7 +1,7 @@
 """The database: one engine with a bounded pool, and its sessions.
 
-Copy this file, `connect.py`, `pool.py`, `retries.py`, `server_errors.py` and `deps.py` into a
-package of any project: they import nothing else of this one.
+Copy this file, `connect.py`, `pool.py`, `slots.py`, `retries.py`, `server_errors.py` and `deps.py`
+into a package of any project: they import nothing else of this one.
 <% if cookiecutter.database == "postgresql" %>
 They need `fastapi>=0.165`, `sqlalchemy[asyncio]>=2.1.9` and `asyncpg`. The settings are arguments:
 

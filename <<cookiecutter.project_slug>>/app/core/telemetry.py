@@ -17,9 +17,9 @@ from opentelemetry.trace import SpanKind, StatusCode
 from sqlalchemy import Engine, event
 
 from .logs import log_slow_statement
-from .pool import Slots
 from .retries import on_retry
 from .server_errors import error_type
+from .slots import Slots
 
 # What SQLAlchemy's dialects do for a session.
 DO = ("do_execute", "do_execute_no_params", "do_executemany", "do_commit")

@@ -21,7 +21,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from app.core import pool as pool_module
 from app.core.db import Database, DatabaseUnavailable
 from app.core.driver import execute, fetch
-from app.core.pool import Slot, Slots
+from app.core.slots import Slot, Slots
 from tests.core.conftest import be_impatient, has_closed, started
 
 SEED = int(os.environ.get("POOL_SEED", random.randrange(10**6)))
