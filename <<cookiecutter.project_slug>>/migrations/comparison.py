@@ -22,6 +22,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     Table,
@@ -72,7 +73,13 @@ class AsReported(MySQLImpl):
     ) -> tuple[list[ReflectedColumn], dict[str | None, str]] | None:
         """Return what the server makes of columns and checks, or None where it refuses them."""
         assert self.connection is not None
+<% if cookiecutter.database == "postgresql" %>
         probe = Table("alembic_probe", MetaData(), prefixes=["TEMPORARY"])
+<% else %>
+        # Some servers take no table without a primary key.
+        key = Column("alembic_probe", Integer, primary_key=True, autoincrement=False)
+        probe = Table("alembic_probe", MetaData(), key, prefixes=["TEMPORARY"])
+<% endif %>
         for declared in columns:
             column = Column(declared.name, declared.type, nullable=declared.nullable)
             column.server_default = declared.server_default
@@ -84,7 +91,11 @@ class AsReported(MySQLImpl):
             with self.connection.begin_nested():
                 self.connection.execute(CreateTable(probe))
                 inspector = inspect(self.connection)
+<% if cookiecutter.database == "postgresql" %>
                 reported = inspector.get_columns(probe.name)
+<% else %>
+                [_, *reported] = inspector.get_columns(probe.name)
+<% endif %>
                 texts = {
                     check["name"]: check["sqltext"]
                     for check in inspector.get_check_constraints(probe.name)

@@ -13,7 +13,8 @@ from sqlalchemy import URL, Engine, event, text
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.util.concurrency import await_, in_greenlet
 <% else %>
-import asyncmy
+from asyncmy.connection import Connection as DriverConnection
+from asyncmy.constants.CLIENT import MULTI_STATEMENTS
 from sqlalchemy import URL, Connection, Engine, event, text
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.util.concurrency import await_, in_greenlet
@@ -44,6 +45,12 @@ MAX_CONNECTIONS = text(
     " AND pg_backend_pid() = :process"
 )
 <% else %>
+# What does not fit into its column is refused, where the server would cut it short; and what the
+# driver escapes is read so: with NO_BACKSLASH_ESCAPES a quote in bytes would end them.
+SQL_MODE = (
+    "sql_mode = CONCAT(REPLACE(@@sql_mode, 'NO_BACKSLASH_ESCAPES', ''), ',STRICT_TRANS_TABLES')"
+)
+
 # Of the server, and of this user, where 0 stands for none.
 MAX_CONNECTIONS = text(
     "SELECT LEAST(@@max_connections, IF(@@max_user_connections, @@max_user_connections,"
@@ -152,6 +159,7 @@ def server_limits(statement_timeout: float) -> str:
         f" /*!80000 , max_execution_time = {round(statement_timeout * 1000)} */"
         " /*M! , tx_isolation = 'READ-COMMITTED' */"
         " /*!80000 , transaction_isolation = 'READ-COMMITTED' */"
+        f", {SQL_MODE}"
     )
 
 
@@ -160,8 +168,11 @@ async def open_within(limit: float, **options: Any) -> Any:
 
     Raises TimeoutError.
     """
+    connection: Any = DriverConnection(**options)  # type: ignore[no-untyped-call]
+    # Of several statements in one text, the driver would tell the errors of the first alone.
+    connection._client_flag &= ~MULTI_STATEMENTS
     async with asyncio.timeout(limit):
-        connection: Any = await asyncmy.connect(**options)
+        await connection.connect()
     if options.get("ssl"):
         # Over TLS the driver does not tell MariaDB that it has a command for many rows, but sends
         # it: error 1295.
