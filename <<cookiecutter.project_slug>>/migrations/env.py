@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.core.config import load_settings
 <% if cookiecutter.database == "mysql" %>
-from app.core.connect import SQL_MODE, open_within
+from app.core.connect import MODES, open_within
 <% endif %>
 from app.models import Base
 from migrations import autogenerate, lock
@@ -48,7 +48,10 @@ def is_ours(name: str | None, kind: str, _: object) -> bool:
     """Return whether a schema is compared: those that no model names are left alone."""
     return kind != "schema" or name in autogenerate.schemas_of(Base.metadata)
 <% else %>
-SET_LIMITS = text(f"SET lock_wait_timeout = {TABLE_LOCK_LIMIT}, {SQL_MODE}")
+# Seconds to wait for a connection.
+CONNECT_LIMIT = 10
+
+SET_LIMITS = text(f"SET lock_wait_timeout = {TABLE_LOCK_LIMIT}")
 
 
 def is_ours(name: str | None, kind: str, _: object) -> bool:
@@ -115,8 +118,8 @@ async def migrate_alone() -> None:
     own_limits = {"server_settings": {"statement_timeout": "0"}}
     engine = create_async_engine(URL, poolclass=NullPool, connect_args=own_limits)
 <% else %>
-    connect = {"async_creator_fn": partial(open_within, TABLE_LOCK_LIMIT)}
-    engine = create_async_engine(URL, poolclass=NullPool, connect_args=connect)
+    how = {"async_creator_fn": partial(open_within, CONNECT_LIMIT), "init_command": f"SET {MODES}"}
+    engine = create_async_engine(URL, poolclass=NullPool, connect_args=how)
 <% endif %>
     async with lock.held(engine), engine.connect() as connection:
         await connection.run_sync(migrate)

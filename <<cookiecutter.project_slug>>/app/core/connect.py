@@ -45,10 +45,12 @@ MAX_CONNECTIONS = text(
     " AND pg_backend_pid() = :process"
 )
 <% else %>
-# What does not fit into its column is refused, where the server would cut it short; and what the
-# driver escapes is read so: with NO_BACKSLASH_ESCAPES a quote in bytes would end them.
-SQL_MODE = (
-    "sql_mode = CONCAT(REPLACE(@@sql_mode, 'NO_BACKSLASH_ESCAPES', ''), ',STRICT_TRANS_TABLES')"
+# Whatever the server's own are: what does not fit into its column is refused, not cut short; what
+# the driver escapes is read so, where with NO_BACKSLASH_ESCAPES a quote in bytes would end them; and
+# a commit begins no other transaction, in which a write that follows would be lost.
+MODES = (
+    "sql_mode = CONCAT(REPLACE(@@sql_mode, 'NO_BACKSLASH_ESCAPES', ''), ',STRICT_TRANS_TABLES'),"
+    " completion_type = 0"
 )
 
 # Of the server, and of this user, where 0 stands for none.
@@ -159,7 +161,7 @@ def server_limits(statement_timeout: float) -> str:
         f" /*!80000 , max_execution_time = {round(statement_timeout * 1000)} */"
         " /*M! , tx_isolation = 'READ-COMMITTED' */"
         " /*!80000 , transaction_isolation = 'READ-COMMITTED' */"
-        f", {SQL_MODE}"
+        f", {MODES}"
     )
 
 
