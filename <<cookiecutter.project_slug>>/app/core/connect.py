@@ -16,6 +16,7 @@ from sqlalchemy.util.concurrency import await_, in_greenlet
 from asyncmy.connection import Connection as DriverConnection
 from asyncmy.constants.CLIENT import MULTI_STATEMENTS
 from sqlalchemy import URL, Connection, Engine, event, text
+from sqlalchemy.dialects.mysql.base import MySQLDialect
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.util.concurrency import await_, in_greenlet
 
@@ -185,7 +186,14 @@ async def open_within(limit: float, **options: Any) -> Any:
 
 def begin(connection: Connection) -> None:
     """Begin a transaction, which the driver does by itself only without autocommit."""
-    connection.exec_driver_sql("BEGIN")
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        connection.exec_driver_sql("BEGIN")
+
+
+def set_isolation_level(dialect: MySQLDialect, connection: Any, level: Any) -> None:
+    """Set a connection's isolation, without an end to the autocommit that single writes rest on."""
+    if level != "AUTOCOMMIT":
+        MySQLDialect.set_isolation_level(dialect, connection, level)
 <% endif %>
 
 
@@ -219,5 +227,9 @@ def open_in_greenlet(*_: object) -> None:
 def listen_to_connects(engine: Engine, login: Login | None) -> None:
     """Have each connection opened by these rules."""
     event.listen(engine, "do_connect", open_in_greenlet)
+<% if cookiecutter.database == "mysql" %>
+    dialect: Any = engine.dialect
+    dialect.set_isolation_level = partial(set_isolation_level, dialect)
+<% endif %>
     if login is not None:
         event.listen(engine, "do_connect", partial(log_in, login))
