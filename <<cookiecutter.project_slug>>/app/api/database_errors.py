@@ -118,6 +118,7 @@ ANSWERS = {
     1264: REFUSED_VALUE,  # out of range
     1366: REFUSED_VALUE,  # wrong for its type
     1406: REFUSED_VALUE,  # too long
+    1153: REFUSED_VALUE,  # too long for any statement
     3819: REFUSED_VALUE,  # check constraint
     4025: REFUSED_VALUE,  # check constraint (MariaDB)
     1205: TOO_LONG,  # lock wait timeout
@@ -151,7 +152,7 @@ ANSWERS = {
 NAME = re.compile(
     r"^Duplicate entry .* for key '([^']+)'"
     r"|^(?:Data|Out of range|Incorrect) .* for column '?(\S+?)'? at row"
-    r"|CONSTRAINT `([^`]+)`"
+    r"|CONSTRAINT [`\"]([^`\"]+)[`\"]"  # by the server's sql_mode
     r"|^Check constraint '([^']+)'",
     re.DOTALL,
 )
