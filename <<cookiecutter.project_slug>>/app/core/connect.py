@@ -171,6 +171,8 @@ async def open_within(limit: float, **options: Any) -> Any:
 
     Raises TimeoutError.
     """
+    # Text of its own the driver would send in latin1.
+    options["password"] = options.get("password", "").encode()
     connection: Any = DriverConnection(**options)  # type: ignore[no-untyped-call]
     # Of several statements in one text, the driver would tell the errors of the first alone.
     connection._client_flag &= ~MULTI_STATEMENTS
