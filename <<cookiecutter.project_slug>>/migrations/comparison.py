@@ -21,23 +21,23 @@ from sqlalchemy import (
     JSON,
     CheckConstraint,
     Column,
+    Computed,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     Table,
     Text,
-    TypeDecorator,
     UniqueConstraint,
     inspect,
     text,
 )
-from sqlalchemy.dialects.mysql import SET
 from sqlalchemy.dialects.mysql.base import MySQLDialect
 <% endif %>
 from sqlalchemy.engine.interfaces import ReflectedColumn
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateTable
-from sqlalchemy.sql.elements import conv
+from sqlalchemy.sql.elements import <% if cookiecutter.database == "mysql" %>ClauseElement, <% endif %>conv
 <% if cookiecutter.database == "mysql" %>
 from sqlalchemy.types import TypeEngine
 <% endif %>
@@ -68,14 +68,33 @@ class AsReported(MySQLImpl):
 <% endif %>
 
     def report(
+<% if cookiecutter.database == "postgresql" %>
         self, columns: Iterable[Column[Any]], checks: Mapping[str, str] | None = None
+<% else %>
+        self,
+        columns: Iterable[Column[Any]],
+        checks: Mapping[str, str] | None = None,
+        **options: Any,
+<% endif %>
     ) -> tuple[list[ReflectedColumn], dict[str | None, str]] | None:
         """Return what the server makes of columns and checks, or None where it refuses them."""
         assert self.connection is not None
+<% if cookiecutter.database == "postgresql" %>
         probe = Table("alembic_probe", MetaData(), prefixes=["TEMPORARY"])
+<% else %>
+        # Some servers take no table without a primary key.
+        key = Column("alembic_probe", Integer, primary_key=True, autoincrement=False)
+        probe = Table("alembic_probe", MetaData(), key, prefixes=["TEMPORARY"], **options)
+<% endif %>
         for declared in columns:
+<% if cookiecutter.database == "postgresql" %>
             column = Column(declared.name, declared.type, nullable=declared.nullable)
             column.server_default = declared.server_default
+<% else %>
+            made = [Computed(declared.computed.sqltext)] if declared.computed else []
+            column = Column(declared.name, declared.type, *made, nullable=declared.nullable)
+            column.server_default = column.server_default or declared.server_default
+<% endif %>
             probe.append_column(column)
         for name, condition in (checks or {}).items():
             # A colon would begin a parameter.
@@ -84,7 +103,11 @@ class AsReported(MySQLImpl):
             with self.connection.begin_nested():
                 self.connection.execute(CreateTable(probe))
                 inspector = inspect(self.connection)
+<% if cookiecutter.database == "postgresql" %>
                 reported = inspector.get_columns(probe.name)
+<% else %>
+                [_, *reported] = inspector.get_columns(probe.name)
+<% endif %>
                 texts = {
                     check["name"]: check["sqltext"]
                     for check in inspector.get_check_constraints(probe.name)
@@ -120,20 +143,28 @@ class AsReported(MySQLImpl):
 
     def compare_type(self, inspector_column: Column[Any], metadata_column: Column[Any]) -> bool:
         """Return whether a column has another type than the models say."""
-<% if cookiecutter.database == "mysql" %>
-        if isinstance(metadata_column.type, TypeDecorator):
-            type_ = metadata_column.type.load_dialect_impl(self.dialect)
-            metadata_column = Column(metadata_column.name, type_)
-        old, new = inspector_column.type, metadata_column.type
-        if isinstance(old, SET) and isinstance(new, SET):
-            return tuple(old.values) != tuple(new.values)
-<% endif %>
+<% if cookiecutter.database == "postgresql" %>
         if not super().compare_type(inspector_column, metadata_column):
             return False
         if (found := self.report([metadata_column])) is None:
             return True
         [[reported], _] = found
         return super().compare_type(inspector_column, Column("probe", reported["type"]))
+<% else %>
+        self.table = metadata_column.table
+        # Alembic would pass by UNSIGNED, fractions of a second and collations. Of the last those are
+        # told that are not the table's own.
+        options = {
+            name: value
+            for name, value in inspector_column.table.kwargs.items()
+            if name.endswith(("charset", "collate"))
+        }
+        column = Column(metadata_column.name, metadata_column.type)
+        if (found := self.report([column], **options)) is None:
+            return True
+        [[reported], _] = found
+        return repr(reported["type"]) != repr(inspector_column.type)
+<% endif %>
 
     def compare_server_default(
         self,
@@ -215,6 +246,28 @@ class AsReported(MySQLImpl):
         is_odd = any(part.endswith((")", " DESC")) for part in parts)
         return [part.replace("\\'", "'") for part in parts] if is_odd else []
 
+    def render_ddl_sql_expr(
+        self,
+        expr: ClauseElement,
+        is_server_default: bool = False,
+        is_index: bool = False,
+        **kw: Any,
+    ) -> str:
+        """Return SQL as a revision has it, where a percent sign is one, and not two for the driver."""
+        sql = super().render_ddl_sql_expr(expr, is_server_default, is_index, **kw)
+        return sql.replace("%%", "%")
+
+    def _normalize_computed_default(self, sqltext: str) -> str:
+        """Return a generated column's expression as the server puts it, read back and made again."""
+        others = [Column(column.name, column.type) for column in self.table.columns]
+        for _ in range(2):
+            expression = text(sqltext.replace("%%", "%").replace(":", r"\:"))
+            made = Column("made", Text, Computed(expression))
+            if (found := self.report([*others, made])) is None:
+                break
+            sqltext = found[0][-1]["computed"]["sqltext"]
+        return sqltext
+
     def _is_mysql_allowed_functional_default(
         self, type_: TypeEngine[Any] | None, server_default: Any
     ) -> bool:
@@ -237,12 +290,7 @@ def compare_checks(
         if table.key in new:
             continue
         declared = {
-            str(constraint.name): str(
-                constraint.sqltext.compile(
-                    dialect=context.dialect,
-                    compile_kwargs={"literal_binds": True, "include_table": False},
-                )
-            )
+            str(constraint.name): context.impl.render_ddl_sql_expr(constraint.sqltext)
             for constraint in table.constraints
             if isinstance(constraint, CheckConstraint) and constraint.name is not None
         }

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from app.core.config import load_settings
@@ -25,6 +26,8 @@ from sqlalchemy.exc import DBAPIError
 from test_faults import IS_POSTGRESQL
 
 DATABASE = "postgres" if IS_POSTGRESQL else "app"
+# PostgreSQL trusts everybody here.
+PASSWORD = "pässwörd 🙂"
 CIPHER = (
     "SELECT 'cipher', cipher FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
     if IS_POSTGRESQL
@@ -72,10 +75,10 @@ def running(folder: Path, port: int, *, tls: bool) -> Iterator[None]:
         without = "--skip-ssl" if server.find().name == "mariadbd" else "--tls-version="
         with_ = [f"--ssl-{name}={path}" for name, path in files.items()]
         command += with_ if tls else [without]
-        lines = ["CREATE DATABASE IF NOT EXISTS app;"]
+        lines = ["SET NAMES utf8mb4;", "CREATE DATABASE IF NOT EXISTS app;"]
         # MariaDB has a user without a name at `localhost`, who would be taken before one at '%'.
         for host in ("%", "localhost"):
-            lines.append(f"CREATE USER IF NOT EXISTS app@'{host}';")
+            lines.append(f"CREATE USER IF NOT EXISTS app@'{host}' IDENTIFIED BY '{PASSWORD}';")
             lines.append(f"GRANT ALL ON app.* TO app@'{host}';")
         (folder / "first.sql").write_text("\n".join([*lines, ""]))
     with (folder / "log").open("ab") as log:
@@ -101,7 +104,7 @@ def connected() -> Database:
 
 async def asked(monkeypatch: pytest.MonkeyPatch, hosts: str, query: str = "") -> str:
     """Return what comes of a URL: an encrypted connection, a plain one, or why there is none."""
-    monkeypatch.setenv("DATABASE_URL", f"{DRIVER}://app@{hosts}/{DATABASE}{query}")
+    monkeypatch.setenv("DATABASE_URL", f"{DRIVER}://app:{quote(PASSWORD)}@{hosts}/{DATABASE}{query}")
     async with connected() as database:
         try:
             async with database.session() as session:
@@ -113,7 +116,7 @@ async def asked(monkeypatch: pytest.MonkeyPatch, hosts: str, query: str = "") ->
 
 async def stored(monkeypatch: pytest.MonkeyPatch, hosts: str, query: str) -> int:
     """Return how many rows there are after one statement that stores three."""
-    monkeypatch.setenv("DATABASE_URL", f"{DRIVER}://app@{hosts}/{DATABASE}{query}")
+    monkeypatch.setenv("DATABASE_URL", f"{DRIVER}://app:{quote(PASSWORD)}@{hosts}/{DATABASE}{query}")
     async with connected() as database, database.session() as session:
         await session.execute(text("CREATE TEMPORARY TABLE rows_of_one (number integer)"))
         statement = text("INSERT INTO rows_of_one VALUES (:number)")

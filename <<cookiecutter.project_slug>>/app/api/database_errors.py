@@ -116,9 +116,13 @@ ANSWERS = {
     1217: REFERRED_TO,  # for a user who may not see the other table
     1451: REFERRED_TO,
     1264: REFUSED_VALUE,  # out of range
+    1292: REFUSED_VALUE,  # a time that its type does not know, such as a TIMESTAMP in 2039
     1366: REFUSED_VALUE,  # wrong for its type
     1406: REFUSED_VALUE,  # too long
+    1153: REFUSED_VALUE,  # too long for any statement
+    1690: REFUSED_VALUE,  # out of range once it is reckoned with
     3819: REFUSED_VALUE,  # check constraint
+    3988: REFUSED_VALUE,  # letters that the column's character set has not (MySQL)
     4025: REFUSED_VALUE,  # check constraint (MariaDB)
     1205: TOO_LONG,  # lock wait timeout
     1317: TOO_LONG,  # interrupted
@@ -151,7 +155,7 @@ ANSWERS = {
 NAME = re.compile(
     r"^Duplicate entry .* for key '([^']+)'"
     r"|^(?:Data|Out of range|Incorrect) .* for column '?(\S+?)'? at row"
-    r"|CONSTRAINT `([^`]+)`"
+    r"|CONSTRAINT [`\"]([^`\"]+)[`\"]"  # by the server's sql_mode
     r"|^Check constraint '([^']+)'",
     re.DOTALL,
 )

@@ -13,8 +13,10 @@ from sqlalchemy import URL, Engine, event, text
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.util.concurrency import await_, in_greenlet
 <% else %>
-import asyncmy
+from asyncmy.connection import Connection as DriverConnection
+from asyncmy.constants.CLIENT import MULTI_STATEMENTS
 from sqlalchemy import URL, Connection, Engine, event, text
+from sqlalchemy.dialects.mysql.base import MySQLDialect
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.util.concurrency import await_, in_greenlet
 
@@ -44,6 +46,14 @@ MAX_CONNECTIONS = text(
     " AND pg_backend_pid() = :process"
 )
 <% else %>
+# Whatever the server's own are: what does not fit into its column is refused, not cut short; what
+# the driver escapes is read so, where with NO_BACKSLASH_ESCAPES a quote in bytes would end them; and
+# a commit begins no other transaction, in which a write that follows would be lost.
+MODES = (
+    "sql_mode = CONCAT(REPLACE(@@sql_mode, 'NO_BACKSLASH_ESCAPES', ''), ',STRICT_TRANS_TABLES'),"
+    " completion_type = 0"
+)
+
 # Of the server, and of this user, where 0 stands for none.
 MAX_CONNECTIONS = text(
     "SELECT LEAST(@@max_connections, IF(@@max_user_connections, @@max_user_connections,"
@@ -152,6 +162,7 @@ def server_limits(statement_timeout: float) -> str:
         f" /*!80000 , max_execution_time = {round(statement_timeout * 1000)} */"
         " /*M! , tx_isolation = 'READ-COMMITTED' */"
         " /*!80000 , transaction_isolation = 'READ-COMMITTED' */"
+        f", {MODES}"
     )
 
 
@@ -160,8 +171,13 @@ async def open_within(limit: float, **options: Any) -> Any:
 
     Raises TimeoutError.
     """
+    # Text of its own the driver would send in latin1.
+    options["password"] = options.get("password", "").encode()
+    connection: Any = DriverConnection(**options)  # type: ignore[no-untyped-call]
+    # Of several statements in one text, the driver would tell the errors of the first alone.
+    connection._client_flag &= ~MULTI_STATEMENTS
     async with asyncio.timeout(limit):
-        connection: Any = await asyncmy.connect(**options)
+        await connection.connect()
     if options.get("ssl"):
         # Over TLS the driver does not tell MariaDB that it has a command for many rows, but sends
         # it: error 1295.
@@ -172,7 +188,14 @@ async def open_within(limit: float, **options: Any) -> Any:
 
 def begin(connection: Connection) -> None:
     """Begin a transaction, which the driver does by itself only without autocommit."""
-    connection.exec_driver_sql("BEGIN")
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        connection.exec_driver_sql("BEGIN")
+
+
+def set_isolation_level(dialect: MySQLDialect, connection: Any, level: Any) -> None:
+    """Set a connection's isolation, without an end to the autocommit that single writes rest on."""
+    if level != "AUTOCOMMIT":
+        MySQLDialect.set_isolation_level(dialect, connection, level)
 <% endif %>
 
 
@@ -206,5 +229,9 @@ def open_in_greenlet(*_: object) -> None:
 def listen_to_connects(engine: Engine, login: Login | None) -> None:
     """Have each connection opened by these rules."""
     event.listen(engine, "do_connect", open_in_greenlet)
+<% if cookiecutter.database == "mysql" %>
+    dialect: Any = engine.dialect
+    dialect.set_isolation_level = partial(set_isolation_level, dialect)
+<% endif %>
     if login is not None:
         event.listen(engine, "do_connect", partial(log_in, login))

@@ -178,9 +178,9 @@ class Connection:
         if isinstance(statement, Update):
             return await self._send(execute, plan, values)
 <% if cookiecutter.database == "mysql" %>
-        if plan.read is not None:
+        if (read := plan.read) is not None:
             last_id = await self._send(insert, plan, values)
-            plan, values = plan.read, plan.key_of(values, last_id)
+            plan, values = read, read.complete(plan.key_of(values, last_id))
 <% endif %>
         return plan.convert(await self._send(fetch, plan, values))
 

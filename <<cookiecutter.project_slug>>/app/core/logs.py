@@ -92,6 +92,10 @@ def configure_logging(level: str) -> None:
     statements = logging.getLogger("sqlalchemy.engine.Engine")
     if not statements.handlers:
         statements.addHandler(logging.NullHandler())
+<% if cookiecutter.database == "mysql" %>
+    # The driver writes down the server's warnings, which repeat values: they are people's data.
+    logging.getLogger("asyncmy").setLevel(logging.ERROR)
+<% endif %>
     for name in ("uvicorn", "uvicorn.access"):
         server = logging.getLogger(name)
         # Without any it was told to be silent: `--no-access-log`.

@@ -22,12 +22,6 @@ Processor = Callable[[Any], Any]
 
 # Asks the server what it calls the types of a statement's columns.
 Describe = Callable[[str], Awaitable[Sequence[int]]]
-<% else %>
-
-
-def columns_of(sql: Any) -> Any:
-    """Return the columns of a statement's rows."""
-    return getattr(sql, "exported_columns", ())
 <% endif %>
 
 
@@ -130,40 +124,39 @@ async def make_plan(
         sql = sql.returning(*statement.read.selected_columns)
     compiled = compile_once(sql, values, dialect)
     compiled.string += ending
-    columns = getattr(sql, "exported_columns", ())
+    columns = compiled._result_columns
     # Some conversions depend on what the server calls the type.
     codes = await describe(compiled.string) if columns else ()
     if len(codes) != len(columns):
         raise TypeError(f"The server gives {len(codes)} columns, not {len(columns)}:\n{sql}")
-    return plan_of(compiled, statement.names, columns, codes)
+    return plan_of(compiled, statement.names, codes)
 <% else %>
 def make_plan(statement: Statement[Any], values: Mapping[str, Any], dialect: Dialect) -> Plan:
     """Compile a statement for the names of these values. Raises TypeError where it cannot be."""
     sql = statement.statement
-    if not isinstance(statement, Create):
-        return plan_of(compile_once(sql, values, dialect), statement.names, columns_of(sql))
-    # MariaDB has it, MySQL has not.
-    if getattr(dialect, "insert_returning", False):
+    if isinstance(statement, Create):
+        # MariaDB has it, MySQL has not.
+        if not getattr(dialect, "insert_returning", False):
+            return plan_to_read_back(statement, values, dialect)
         sql = sql.returning(*statement.read.selected_columns)
-        return plan_of(compile_once(sql, values, dialect), statement.names, columns_of(sql))
-    return plan_to_read_back(statement, values, dialect)
+    return plan_of(compile_once(sql, values, dialect), statement.names)
 
 
 def plan_to_read_back(create: Create[Any], values: Mapping[str, Any], dialect: Dialect) -> Plan:
     """Compile an INSERT, and the SELECT by its key that reads what became of it."""
-    insert = plan_of(compile_once(create.statement, values, dialect), None, ())
+    insert = plan_of(compile_once(create.statement, values, dialect), None)
     table: Any = create.mapper.local_table
     key: list[Column[Any]] = list(table.primary_key)
     known = values.keys() | {column.key for column, _ in insert.defaults}
     unknown = [column for column in key if column.key not in known]
     made_by_server = table.autoincrement_column
-    if unknown and unknown != [made_by_server]:
+    if untold := [column for column in unknown if column is not made_by_server]:
         raise TypeError(
-            f"MySQL does not tell which key it made: give {unknown[0]}, or a default= in Python"
+            f"MySQL does not tell which key it made: give {untold[0]}, or a default= in Python"
         )
     where = [column == bindparam(f"key_{column.key}") for column in key]
     select = create.read.where(*where)
-    read = plan_of(compile_once(select, {}, dialect), create.names, columns_of(select))
+    read = plan_of(compile_once(select, {}, dialect), create.names)
     return replace(insert, read=read, key=key, made_by_server=made_by_server if unknown else None)
 <% endif %>
 
@@ -190,30 +183,29 @@ def defaults_of(compiled: SQLCompiler) -> list[tuple[Column[Any], Any]]:
     return defaults
 
 
+<% if cookiecutter.database == "postgresql" %>
 def plan_of(
     compiled: SQLCompiler,
     names: Sequence[str] | None,
-<% if cookiecutter.database == "postgresql" %>
-    columns: Any,
     codes: Sequence[Any],
 ) -> Plan:
 <% else %>
-    columns: Any,
-) -> Plan:
+def plan_of(compiled: SQLCompiler, names: Sequence[str] | None) -> Plan:
 <% endif %>
     """Return the plan, with the conversions that the types of parameters and columns ask for."""
     dialect = compiled.dialect
     order = compiled.positiontup or []
     defaults = defaults_of(compiled)
     given = {column.key for column, _ in defaults}
+    # Of SQL around a column, such as a `column_expression`, the type may be another.
     processors = [
 <% if cookiecutter.database == "postgresql" %>
         column.type.dialect_impl(dialect).result_processor(dialect, code)
-        for column, code in zip(columns, codes, strict=True)
+        for column, code in zip(compiled._result_columns, codes, strict=True)
 <% else %>
         # No conversion of this dialect asks what the server calls the type.
         column.type.dialect_impl(dialect).result_processor(dialect, None)
-        for column in columns
+        for column in compiled._result_columns
 <% endif %>
     ]
     return Plan(

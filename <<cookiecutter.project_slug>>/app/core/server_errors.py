@@ -67,7 +67,9 @@ def is_lost(driver: Any, error: BaseException) -> bool:
 def is_lost(driver: Any, error: BaseException) -> bool:
     """Return whether an error means that the connection is over, or out of step with the server."""
     return bool(driver._stream_broken) or any(
-        isinstance(cause, asyncmy.errors.InternalError | OSError | EOFError)
+        isinstance(cause, OSError | EOFError)
+        # The driver's own has no number, as the server's have that it has no other class for.
+        or (isinstance(cause, asyncmy.errors.InternalError) and isinstance(cause.args[0], str))
         for cause in causes(error)
     )
 <% endif %>

@@ -85,6 +85,8 @@ OWN = {
 # What `ssl=` stands for; there is no word for "encrypted, if the server can".
 SSL = {"true": "REQUIRED", "1": "REQUIRED", "false": "DISABLED", "0": "DISABLED"}
 CHOICES = {
+    # In any other, values would be lost: `utf8` is one without emoji.
+    "charset": {"utf8mb4"},
     "ssl": set(SSL),
     "ssl_check_hostname": {"true", "false"},
     "ssl_mode": {"DISABLED", "REQUIRED", "VERIFY_CA", "VERIFY_IDENTITY"},

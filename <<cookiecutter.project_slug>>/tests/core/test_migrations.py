@@ -205,7 +205,7 @@ def test_a_migration_that_fails_says_what_is_done_and_can_be_run_again(
 ) -> None:
     done = ScriptDirectory.from_config(notes).get_current_head()
     command.revision(notes, "notes", autogenerate=True)
-    asyncio.run(databases.execute(empty, "CREATE TABLE _test_notes (in_the_way int)"))
+    asyncio.run(databases.execute(empty, "CREATE TABLE _test_notes (in_the_way int PRIMARY KEY)"))
     with pytest.raises(DBAPIError) as failed:
         command.upgrade(notes, "head")
 

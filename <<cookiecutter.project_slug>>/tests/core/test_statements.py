@@ -20,10 +20,14 @@ from sqlalchemy import (
 <% endif %>
     JSON,
     BigInteger,
+    BindParameter,
+    ColumnElement,
+    Dialect,
 <% if cookiecutter.database == "postgresql" %>
     Identity,
 <% endif %>
     String,
+    TypeDecorator,
     Uuid,
 <% if cookiecutter.database == "postgresql" %>
     any_,
@@ -74,6 +78,33 @@ class Note(Apart):
     length: Mapped[int | None] = mapped_column(onupdate=func.length("four"))
 
 
+class Reversed(TypeDecorator[str]):
+    """A text that SQL turns round on its way in and out; what comes out has no type of ours."""
+
+    impl = String(20)
+    cache_ok = True
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str:
+        """Show that it was called."""
+        return f"{value}!"
+
+    def bind_expression(self, bindvalue: BindParameter[str]) -> ColumnElement[str]:
+        """Turn it round."""
+        return func.reverse(bindvalue)
+
+    def column_expression(self, column: ColumnElement[str]) -> ColumnElement[str]:
+        """Turn it back."""
+        return func.reverse(column)
+
+
+class Mirror(Apart):
+    """A row with SQL around its column."""
+
+    __tablename__ = "_test_mirrors"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(Reversed)
+
+
 class Owner(Apart):
     """A row with a number of the server's, which can be given as well."""
 
@@ -86,6 +117,16 @@ class Owner(Apart):
     name: Mapped[str] = mapped_column(String(20))
 
 
+<% if cookiecutter.database == "mysql" %>
+class Served(Apart):
+    """A row whose key is made by the server, otherwise than by counting."""
+
+    __tablename__ = "_test_served"
+    id: Mapped[int] = mapped_column(primary_key=True, server_default="7", autoincrement=False)
+    name: Mapped[str] = mapped_column(String(20))
+
+
+<% endif %>
 class Setting(Apart):
     """A row whose key is somebody else's."""
 
@@ -251,6 +292,16 @@ async def test_both_ways_change_the_same(queries: Queries, database: Database) -
 
         assert await outcome(fast) == await outcome(slow), values
     assert await queries.execute(CHANGE_NOTE, note_id=uuid.uuid4(), number=1) == 0
+
+
+async def test_sql_around_a_column_is_as_in_a_session(queries: Queries, database: Database) -> None:
+    mirror = columns_of(Mirror, OwnerRow)
+    created = await queries.create(Create(OwnerRow, Mirror, mirror), name="abc")
+    by_id = Read(OwnerRow, mirror.where(Mirror.id == bindparam("key")))
+    async with database.session() as session:
+        found = (await session.execute(mirror)).mappings().one()
+    assert created == await queries.first(by_id, key=created.id) == OwnerRow(**found)
+    assert created.name == "abc"
 
 
 async def test_a_refused_value_leaves_no_lock(queries: Queries, database: Database) -> None:
@@ -557,6 +608,10 @@ async def test_without_returning_a_create_is_one_transaction(
     monkeypatch.setattr(database.engine.dialect, "insert_returning", False)
     with caplog.at_level(logging.INFO, "sqlalchemy.engine.Engine"):
         await test_each_key_is_answered_with_its_own_row(queries)
+    labelled = select(Owner.id, (Owner.name + "!").label("name"))
+    assert (await queries.create(Create(OwnerRow, Owner, labelled), name="a")).name == "a!"
+    with pytest.raises(TypeError, match=r"which key it made: give _test_served\.id"):
+        await queries.create(Create(OwnerRow, Served, columns_of(Served, OwnerRow)), name="a")
 
     first = [record.getMessage().split()[0] for record in caplog.records][:4]
     assert first == ["BEGIN", "INSERT", "SELECT", "COMMIT"]

@@ -124,6 +124,7 @@ def test_who_is_to_be_verified_is_verified(query: str, monkeypatch: pytest.Monke
         ("ssl-ca=/nowhere/ca.pem", "?ssl_ca= names a file that is not there"),
         ("sslaccept=strict", "?sslaccept= is not known, only charset"),
         ("ssl=true&ssl=false", "?ssl= can only be"),
+        ("charset=utf8", "?charset= can only be utf8mb4"),
     ],
 )
 <% endif %>
