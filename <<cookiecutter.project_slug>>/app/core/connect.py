@@ -172,7 +172,17 @@ async def open_within(limit: float, **options: Any) -> Any:
 
 def begin(connection: Connection) -> None:
     """Begin a transaction, which the driver does by itself only without autocommit."""
-    connection.exec_driver_sql("BEGIN")
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        connection.exec_driver_sql("BEGIN")
+
+
+def set_isolation_level(connection: Any, level: str) -> None:
+    """Set the level that a session asks for, and leave the driver in autocommit.
+
+    SQLAlchemy would end that for good, and what single statements write next would be lost.
+    """
+    if level != "AUTOCOMMIT":
+        connection.cursor().execute(f"SET SESSION TRANSACTION ISOLATION LEVEL {level}")
 <% endif %>
 
 
@@ -206,5 +216,10 @@ def open_in_greenlet(*_: object) -> None:
 def listen_to_connects(engine: Engine, login: Login | None) -> None:
     """Have each connection opened by these rules."""
     event.listen(engine, "do_connect", open_in_greenlet)
+<% if cookiecutter.database == "mysql" %>
+    event.listen(engine, "begin", begin)
+    dialect: Any = engine.dialect
+    dialect.set_isolation_level = set_isolation_level
+<% endif %>
     if login is not None:
         event.listen(engine, "do_connect", partial(log_in, login))

@@ -4,7 +4,10 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from sqlalchemy import event
+from sqlalchemy.orm import ORMExecuteState, Session
 
 from .server_errors import is_conflict
 
@@ -52,6 +55,32 @@ def note_commit() -> None:
     _committed.get([]).append(True)
 
 
+def note_flush(session: Session, _: object) -> None:
+    """Remember that a session has written."""
+    session.info["wrote"] = True
+
+
+def note_statement(state: ORMExecuteState) -> None:
+    """Remember that a session may have written."""
+    if not state.is_select:
+        state.session.info["wrote"] = True
+
+
+def note_commit_of(session: Session) -> None:
+    """Say that a session has committed, at its end or before."""
+    if not session.in_nested_transaction():
+        session.info["committed"] = True
+        if session.info.pop("wrote", False):
+            note_commit()
+
+
+def listen_to_commits(sessions: Any) -> None:
+    """Hear of what sessions of a class, or made by a factory, commit."""
+    event.listen(sessions, "after_flush", note_flush)
+    event.listen(sessions, "do_orm_execute", note_statement)
+    event.listen(sessions, "after_commit", note_commit_of)
+
+
 async def retry_conflicts(
     unit: Callable[[], Awaitable[T]], *, repeatable: Callable[[], bool] = lambda: True
 ) -> T:
@@ -59,7 +88,7 @@ async def retry_conflicts(
 
     `unit` begins its own transaction each time, as in `async with database.session()`. Raises
     what the last of `ATTEMPTS` runs raised, or the run after which `repeatable` says no, or that
-    had committed a single statement before: it would be stored twice.
+    had committed something before: it would be stored twice.
     """
     committed: list[bool] = []
     outside = _committed.set(committed), _innermost.set(None)
