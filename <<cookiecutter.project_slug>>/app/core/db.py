@@ -87,19 +87,14 @@ listen_to_commits(OneTaskSession)
 def refuse_other_tasks(session: Session) -> None:
     """Raise RuntimeError in any task but the one that opened the session, and after its end."""
     task = session.info["opened"].task
-    if task is None:
-        raise RuntimeError(
-            "This session is over: its work is committed or rolled back. Open another one:"
-            " `async with database.session() as session`."
-        )
-    # In a thread, such as that of a route of `def`, there is no task at all.
-    with suppress(RuntimeError):
-        if task is asyncio.current_task():
-            return
-    raise RuntimeError(
-        "This session belongs to another task, of `async def`. Open one in each task:"
-        " `async with database.session() as session`."
-    )
+    why = "is over: its work is committed or rolled back. Open another one:"
+    if task is not None:
+        # In a thread, such as that of a route of `def`, there is no task at all.
+        with suppress(RuntimeError):
+            if task is asyncio.current_task():
+                return
+        why = "belongs to another task, of `async def`. Open one in each task:"
+    raise RuntimeError(f"This session {why} `async with database.session() as session`.")
 
 
 class OwnedSession(AsyncSession):
@@ -115,7 +110,7 @@ class OwnedSession(AsyncSession):
         self._owned: Session | None = None
         super().__init__(*arguments, **options)
         assert self._owned is not None
-        self._owned.info["opened"] = Opened()
+        self._owned.info["opened"] = Opened(partial(greenlet_spawn, self._owned.invalidate))
 
     async def close(self) -> None:
         """End the session: what was not committed is rolled back."""

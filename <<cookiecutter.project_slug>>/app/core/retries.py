@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -20,20 +20,39 @@ BACKOFF = 0.02
 
 
 class Opened:
-    """That a session is open, or the like: of one task."""
+    """That a session is open, or the like: of one task, and no longer than that.
 
-    def __init__(self) -> None:
+    A stream whose client has hung up is not told. It is left to the garbage collector, with the
+    connection that it has, for who knows how long.
+    """
+
+    def __init__(self, end: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        """Remember how to end it when its task is over."""
         self.outer: Opened | None = innermost_open()
         self.task = asyncio.current_task()
+        self._end = end
+        if self.task is not None:
+            self.task.add_done_callback(self._outlive)
         _innermost.set(self)
 
     def close(self) -> None:
         """Say that it is over."""
+        if self.task is not None:
+            self.task.remove_done_callback(self._outlive)
         self.task = None
+
+    def _outlive(self, _: object) -> None:
+        self.close()
+        ending = asyncio.create_task(self._end())
+        endings.add(ending)
+        ending.add_done_callback(endings.discard)
 
 
 # What hears of each new run, and of the error of the last.
 on_retry: list[Callable[[Exception], None]] = []
+
+# What is being ended after its task.
+endings: set[asyncio.Task[Any]] = set()
 
 _innermost: ContextVar[Opened | None] = ContextVar("innermost", default=None)
 
