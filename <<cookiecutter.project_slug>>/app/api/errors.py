@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm.exc import StaleDataError
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Match
 
 from app.api.database_errors import answer_to, name_in
@@ -52,6 +53,8 @@ ANSWERS = {
     StaleDataError: (409, "Somebody else has changed or deleted that meanwhile"),
     DatabaseUnavailable: (503, "The database is away"),
     PoolTimeoutError: (503, "No database connection was free in time"),
+    # Its sender is gone, and reads no answer.
+    ClientDisconnect: (400, "The body did not arrive in full"),
     # The driver gave up on a server that says nothing, or a route on something.
     TimeoutError: (504, "That took too long"),
 }

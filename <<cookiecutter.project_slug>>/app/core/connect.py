@@ -230,6 +230,7 @@ def listen_to_connects(engine: Engine, login: Login | None) -> None:
     """Have each connection opened by these rules."""
     event.listen(engine, "do_connect", open_in_greenlet)
 <% if cookiecutter.database == "mysql" %>
+    event.listen(engine, "begin", begin)
     dialect: Any = engine.dialect
     dialect.set_isolation_level = partial(set_isolation_level, dialect)
 <% endif %>

@@ -24,7 +24,7 @@ They need `fastapi>=0.165`, `sqlalchemy[asyncio]>=2.1.9` and `asyncmy`. The sett
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Self, cast
 
@@ -46,10 +46,10 @@ from .connect import (
 <% elif cookiecutter.database == "postgresql" %>
 from .connect import MAX_CONNECTIONS, Login, listen_to_connects, open_within, server_limits
 <% else %>
-from .connect import MAX_CONNECTIONS, Login, begin, listen_to_connects, open_within, server_limits
+from .connect import MAX_CONNECTIONS, Login, listen_to_connects, open_within, server_limits
 <% endif %>
 from .pool import FairPool
-from .retries import Opened, retry_conflicts
+from .retries import Opened, listen_to_commits, retry_conflicts
 <% if cookiecutter.database == "postgresql" %>
 from .server_errors import DatabaseUnavailable, Ending, error_code, listen_to_errors
 <% else %>
@@ -60,9 +60,7 @@ __all__ = ["Database", "DatabaseUnavailable", "OwnedSession", "error_code", "ret
 
 logger = logging.getLogger(__name__)
 
-PING = text("SELECT 1")
-
-# Seconds within which a healthy server answers that.
+# Seconds within which a healthy server answers what takes no time.
 PING_TIMEOUT = 2.0
 
 # Seconds for a goodbye to the server at the end; what is open after that is closed without.
@@ -83,19 +81,20 @@ def refuse_strangers(state: ORMExecuteState) -> None:
     refuse_other_tasks(state.session)
 
 
+listen_to_commits(OneTaskSession)
+
+
 def refuse_other_tasks(session: Session) -> None:
     """Raise RuntimeError in any task but the one that opened the session, and after its end."""
-    task = session.info["task"]
-    if task is None:
-        raise RuntimeError(
-            "This session is over: its work is committed or rolled back. Open another one:"
-            " `async with database.session() as session`."
-        )
-    if task is not asyncio.current_task():
-        raise RuntimeError(
-            "This session belongs to another task. Open one in each task:"
-            " `async with database.session() as session`."
-        )
+    task = session.info["opened"].task
+    why = "is over: its work is committed or rolled back. Open another one:"
+    if task is not None:
+        # In a thread, such as that of a route of `def`, there is no task at all.
+        with suppress(RuntimeError):
+            if task is asyncio.current_task():
+                return
+        why = "belongs to another task, of `async def`. Open one in each task:"
+    raise RuntimeError(f"This session {why} `async with database.session() as session`.")
 
 
 class OwnedSession(AsyncSession):
@@ -109,17 +108,15 @@ class OwnedSession(AsyncSession):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._owned: Session | None = None
-        self._opened = Opened()
         super().__init__(*arguments, **options)
         assert self._owned is not None
-        self._owned.info["task"] = asyncio.current_task()
+        self._owned.info["opened"] = Opened(partial(greenlet_spawn, self._owned.invalidate))
 
     async def close(self) -> None:
         """End the session: what was not committed is rolled back."""
         if self._owned is not None:
             # SQLAlchemy closes it in a task of its own, which a cancellation cannot reach.
-            self._owned.info["task"] = None
-            self._opened.close()
+            self._owned.info["opened"].close()
             await greenlet_spawn(self._owned.close)
 
     def _get_session(self) -> Session:
@@ -200,16 +197,15 @@ class Database:
                 "read_timeout": statement_timeout + 5,
                 # The driver does not notice that a server has it turned off.
                 "init_command": f"{server_limits(statement_timeout)}, autocommit = 1",
-                # A read is a transaction of its own; sessions begin theirs: see `begin`.
+                # A read is a transaction of its own; sessions begin theirs: see `connect.py`.
                 "autocommit": True,
                 # Statements are prepared once for each connection, as other drivers do it.
                 "stmt_cache_size": 100,
             },
         )
-        event.listen(self.engine.sync_engine, "begin", begin)
 <% endif %>
-        listen_to_connects(self.engine.sync_engine, login)
         listen_to_errors(self.engine.sync_engine)
+        listen_to_connects(self.engine.sync_engine, login)
 <% if cookiecutter.database == "postgresql" %>
         self.ending = Ending(self.engine.sync_engine)
 <% endif %>
@@ -271,16 +267,20 @@ class Database:
         Raises `sqlalchemy.exc.TimeoutError` when no connection is free within `pool_timeout`, and
         `DatabaseUnavailable` when none can be opened.
         """
-        async with self.sessions() as session:
-            yield session
-            used = session.in_transaction()
-            await session.commit()
-        if used:
-            await self.after_commit()
+        session = self.sessions()
+        info = session.info
+        try:
+            async with session:
+                yield session
+                if session.in_transaction():
+                    await session.commit()
+        finally:
+            if "committed" in info:
+                await self.after_commit()
 
     async def ping(self) -> None:
         """Raise what a request would get now, or DatabaseUnavailable when no answer comes."""
-        await self._ask(PING)
+        await self._ask(text("SELECT 1"))
 
     async def _ask(self, question: TextClause) -> Any:
         """Return the answer to what a healthy server answers at once."""

@@ -53,12 +53,13 @@ async def get_session(
 ) -> AsyncIterator[AsyncSession]:
     """Open the request's session: committed when all went well, rolled back on any error."""
     refuse_socket(connection)
-    async with database.session() as session:
-        yield session
+    # This stack is closed before the response, also where somebody asks for `Depends(get_session)`:
+    # a commit that fails is never answered with success.
+    stack: AsyncExitStack = connection.scope["fastapi_function_astack"]
+    yield await stack.enter_async_context(database.session())
 
 
-# With scope="function" the commit comes before the response: a commit that fails is never
-# answered with success.
+# With this scope FastAPI refuses, at the start, dependencies that would end after the session.
 SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]
 
 

@@ -11,6 +11,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from types import TracebackType
 from typing import Annotated, Any, Self, TypeVar
 from weakref import WeakKeyDictionary
@@ -166,7 +167,7 @@ class Transaction(Executor):
 
     async def __aenter__(self) -> Self:
         refuse_beside_another()
-        self._opened = Opened()
+        self._opened = Opened(partial(self.__aexit__, None, GeneratorExit(), None))
         return self
 
     async def __aexit__(

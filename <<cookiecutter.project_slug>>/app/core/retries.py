@@ -2,9 +2,12 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from sqlalchemy import event
+from sqlalchemy.orm import ORMExecuteState, Session
 
 from .server_errors import is_conflict
 
@@ -17,20 +20,39 @@ BACKOFF = 0.02
 
 
 class Opened:
-    """That a session is open, or the like: of one task."""
+    """That a session is open, or the like: of one task, and no longer than that.
 
-    def __init__(self) -> None:
+    A stream whose client has hung up is not told. It is left to the garbage collector, with the
+    connection that it has, for who knows how long.
+    """
+
+    def __init__(self, end: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        """Remember how to end it when its task is over."""
         self.outer: Opened | None = innermost_open()
         self.task = asyncio.current_task()
+        self._end = end
+        if self.task is not None:
+            self.task.add_done_callback(self._outlive)
         _innermost.set(self)
 
     def close(self) -> None:
         """Say that it is over."""
+        if self.task is not None:
+            self.task.remove_done_callback(self._outlive)
         self.task = None
+
+    def _outlive(self, _: object) -> None:
+        self.close()
+        ending = asyncio.create_task(self._end())
+        endings.add(ending)
+        ending.add_done_callback(endings.discard)
 
 
 # What hears of each new run, and of the error of the last.
 on_retry: list[Callable[[Exception], None]] = []
+
+# What is being ended after its task.
+endings: set[asyncio.Task[Any]] = set()
 
 _innermost: ContextVar[Opened | None] = ContextVar("innermost", default=None)
 
@@ -52,6 +74,32 @@ def note_commit() -> None:
     _committed.get([]).append(True)
 
 
+def note_flush(session: Session, _: object) -> None:
+    """Remember that a session has written."""
+    session.info["wrote"] = True
+
+
+def note_statement(state: ORMExecuteState) -> None:
+    """Remember that a session may have written."""
+    if not state.is_select:
+        state.session.info["wrote"] = True
+
+
+def note_commit_of(session: Session) -> None:
+    """Say that a session has committed, at its end or before."""
+    if not session.in_nested_transaction():
+        session.info["committed"] = True
+        if session.info.pop("wrote", False):
+            note_commit()
+
+
+def listen_to_commits(sessions: Any) -> None:
+    """Hear of what sessions of a class, or made by a factory, commit."""
+    event.listen(sessions, "after_flush", note_flush)
+    event.listen(sessions, "do_orm_execute", note_statement)
+    event.listen(sessions, "after_commit", note_commit_of)
+
+
 async def retry_conflicts(
     unit: Callable[[], Awaitable[T]], *, repeatable: Callable[[], bool] = lambda: True
 ) -> T:
@@ -59,7 +107,7 @@ async def retry_conflicts(
 
     `unit` begins its own transaction each time, as in `async with database.session()`. Raises
     what the last of `ATTEMPTS` runs raised, or the run after which `repeatable` says no, or that
-    had committed a single statement before: it would be stored twice.
+    had committed something before: it would be stored twice.
     """
     committed: list[bool] = []
     outside = _committed.set(committed), _innermost.set(None)

@@ -6,14 +6,13 @@ from typing import Any, cast
 from uuid import uuid4
 
 from asyncpg import InternalClientError, InvalidCachedStatementError
-from sqlalchemy import Engine, ExceptionContext, event
+from sqlalchemy import Connection, Engine, ExceptionContext, event
 <% else %>
 
 import asyncmy
-from sqlalchemy import Engine, ExceptionContext, event
+from sqlalchemy import Connection, Engine, ExceptionContext, event
 <% endif %>
 from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
-from sqlalchemy.pool import ConnectionPoolEntry
 
 <% if cookiecutter.database == "postgresql" %>
 # Errors after which the same transaction may well succeed (SQLSTATE): serialization failure and
@@ -29,7 +28,8 @@ READ_ONLY = {"25006"}
 <% else %>
 # Errors after which the same transaction may well succeed: deadlock, a wait for a lock that took
 # too long, and a commit that one at another node of the cluster was before.
-CONFLICTS = {1213, 1205, 3101}
+DEADLOCK = 1213
+CONFLICTS = {DEADLOCK, 1205, 3101}
 
 # "SAVEPOINT … does not exist" follows from a deadlock, which ends savepoints as well.
 NO_SUCH_NAME = 1305
@@ -200,9 +200,29 @@ def repeat_first_error(context: ExceptionContext) -> DBAPIError | None:
     return None
 
 
-def forget_first_error(record: ConnectionPoolEntry) -> None:
+<% if cookiecutter.database == "postgresql" %>
+def refuse_commit_of_nothing(connection: Connection) -> None:
+    """Ask before a commit whether an error, which somebody has caught, has ended the transaction.
+
+    The server would answer the COMMIT by a rollback, and no error.
+    """
+    if "first_error" in connection.info:
+        connection.exec_driver_sql("SELECT 1")
+<% else %>
+def refuse_after_deadlock(connection: Connection, *_: object) -> None:
+    """Raise a deadlock, which somebody has caught, again at whatever comes after it.
+
+    The server has rolled back the whole transaction, and would commit each statement by itself.
+    """
+    error = connection.info.get("first_error")
+    if error is not None and error_code(error) == DEADLOCK:
+        raise error
+<% endif %>
+
+
+def forget_first_error(*arguments: Any) -> None:
     """Let go of an error, and of all that it refers to, when its transaction is over."""
-    record.info.pop("first_error", None)
+    arguments[-1].info.pop("first_error", None)
 
 
 def invalidate_if_read_only(context: ExceptionContext) -> None:
@@ -217,4 +237,16 @@ def listen_to_errors(engine: Engine) -> None:
     """Close what an error has ended, and tell the first error of a transaction."""
     event.listen(engine, "handle_error", invalidate_if_lost)
     event.listen(engine, "handle_error", invalidate_if_read_only)
+    listen_to_first_errors(engine)
+
+
+def listen_to_first_errors(engine: Engine) -> None:
+    """Tell a transaction's first error, and commit nothing of what it has ended."""
     event.listen(engine, "handle_error", repeat_first_error)
+    event.listen(engine, "begin", forget_first_error)
+<% if cookiecutter.database == "postgresql" %>
+    event.listen(engine, "commit", refuse_commit_of_nothing)
+<% else %>
+    event.listen(engine, "before_cursor_execute", refuse_after_deadlock)
+    event.listen(engine, "commit", refuse_after_deadlock)
+<% endif %>

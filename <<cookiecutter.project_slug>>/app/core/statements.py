@@ -29,7 +29,7 @@ Model = TypeVar("Model")
 
 # Where listeners are from that are about sessions alone: ours; and with `once=True`, SQLAlchemy's
 # own, which stay there after their call.
-OF_SESSIONS = {f"{__package__}.db", "sqlalchemy.util.langhelpers"}
+OF_SESSIONS = {f"{__package__}.db", f"{__package__}.retries", "sqlalchemy.util.langhelpers"}
 
 
 class Statement(Generic[Model]):

@@ -4,12 +4,13 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter, Body, HTTPException
+from fastapi import APIRouter, Body, HTTPException, Request
+from fastapi.routing import APIRoute
 from httpx2 import AsyncClient
 <% if cookiecutter.database == "postgresql" %>
 from sqlalchemy import event, select
@@ -21,6 +22,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.api.middleware import BodyLimit
 from app.core.db import Database
+from app.core.deps import RetryRoute
 from dev import database as databases
 from tests.core import routes
 from tests.core.conftest import be_impatient, has_closed, started
@@ -329,3 +331,28 @@ async def test_clients_that_hang_up_leave_nothing(server: AsyncClient, database:
     async with asyncio.timeout(5):
         while int(await databases.execute(database.engine.url, BUSY)) > before:
             pass
+
+
+@pytest.mark.parametrize("retried", [True, False])
+async def test_a_body_whose_sender_has_hung_up_is_no_bug(retried: bool) -> None:
+    router = APIRouter(route_class=RetryRoute if retried else APIRoute)
+
+    @router.post("/half")
+    async def read(request: Request) -> int:
+        return len(await request.body())
+
+    parts: Iterator[Message] = iter(
+        [{"type": "http.request", "body": b"half", "more_body": True}, {"type": "http.disconnect"}]
+    )
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return next(parts)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    headers = [(b"content-length", b"8")]
+    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": "/half"}
+    await routes.make(router)(scope | {"query_string": b"", "headers": headers}, receive, send)
+    assert sent[0]["status"] == 400

@@ -140,8 +140,8 @@ async def test_a_bug_keeps_the_connection_and_is_logged_once(shared_server: Proc
 
 
 async def test_a_database_error_names_no_values(database: Database, clean: None) -> None:
-    async with database.session() as session:
-        with pytest.raises(DBAPIError) as error:
+    with pytest.raises(DBAPIError) as error:
+        async with database.session() as session:
             await session.execute(text("SELECT :secret FROM nowhere"), {"secret": PASSWORD})
 
     assert PASSWORD not in str(error.value)

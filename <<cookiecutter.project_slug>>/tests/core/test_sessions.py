@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import pytest
 from fastapi import APIRouter, BackgroundTasks, FastAPI
 from httpx2 import ASGITransport, AsyncClient
-from sqlalchemy import make_url, text
+from sqlalchemy import literal, make_url, select, text
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -17,6 +17,8 @@ from app.core import db
 from app.core.config import load_settings
 from app.core.db import Database
 from app.core.deps import SessionDep
+from app.core.queries import Queries, Read
+from app.core.retries import endings
 from tests.core.routes import make
 
 ONE = text("SELECT 1")
@@ -88,6 +90,36 @@ async def test_a_session_refuses_any_use_after_its_end(
     with pytest.raises(InvalidRequestError, match="permanently closed"):
         inside.begin()
     assert database.pool.checkedout() == 0
+
+
+@pytest.mark.parametrize("kind", ["session", "transaction"])
+async def test_what_is_open_ends_with_its_task(database: Database, app: FastAPI, kind: str) -> None:
+    """A stream whose client has hung up is not told, but left to the garbage collector."""
+    queries: Queries = app.state.queries
+    one = Read(int, select(literal(1).label("one")))
+
+    async def stream() -> AsyncGenerator[None]:
+        if kind == "session":
+            async with database.session() as session:
+                await session.execute(ONE)
+                yield
+        else:
+            async with queries.begin() as transaction:
+                await transaction.all(one)
+                yield
+
+    left = stream()
+
+    async def begin() -> None:
+        await anext(left)
+
+    await asyncio.create_task(begin())
+    await asyncio.sleep(0)
+    await asyncio.gather(*endings)
+    assert database.pool.checkedout() == 0
+    # What is left of it is closed some time.
+    await left.aclose()
+    assert await queries.all(one) == [1]
 
 
 async def test_a_background_task_that_uses_the_requests_session_is_told(app: FastAPI) -> None:
