@@ -21,7 +21,7 @@ TAKEN_FIELDS = """
 <% if cookiecutter.database == "postgresql" %>
     func more queries registry self str wanted
 <% else %>
-    more queries registry str text wanted
+    more queries registry self str text wanted
 <% endif %>
 """
 TAKEN_CLASSES = """
