@@ -67,7 +67,8 @@ def test_a_resource_comes_with_its_proof_and_goes_without_a_trace(project: Path)
 def test_every_type_and_a_key_of_another(project: Path) -> None:
     said = make(project, "resource", "name=thing_box", f"fields={ALL}", "key=uuid")
     assert re.search(r"^\d+ passed in ", said, re.MULTILINE), said
-    said = make(project, "resource", "name=person", "plural=people", "fields=thing_box:ref")
+    fields = "fields=thing_box:ref person:enum(adult,child):index read:bool"
+    said = make(project, "resource", "name=person", "plural=people", fields)
     assert re.search(r"^\d+ passed in ", said, re.MULTILINE), said
     is_clean(project)
     make(project, "remove", "name=person")
@@ -79,6 +80,9 @@ def test_every_type_and_a_key_of_another(project: Path) -> None:
     ("name", "fields", "reason"),
     [
         ("orders", "a:int", "write the singular, such as order"),
+        ("none", "a:int", "Python or the files use that word"),
+        ("database", "a:int", "Python or the files use that word"),
+        ("t2", "a:int", "write a longer one"),
         ("Order", "a:int", "write up to 40 small letters"),
         ("class", "a:int", "Python or the files use that word"),
         ("session", "a:int", "Python or the files use that word"),
@@ -90,13 +94,20 @@ def test_every_type_and_a_key_of_another(project: Path) -> None:
         ("order", "a", "write name:type"),
         ("order", "a:money", "no such type; there is str, text, int"),
         ("order", "a:int:primary", "write name:type"),
+        ("order", "none:int", "Python or the files use that word"),
+        ("order", "order_id:int", "two types would be called OrderId"),
+        ("order", "create:int", "two types would be called OrderCreate"),
+        ("order", "a1:int a_1:int", "two types would be called A1"),
         ("order", "for:int", "Python or the files use that word"),
+        ("order", "self:int", "Python or the files use that word"),
         ("order", "id:int", "Python or the files use that word"),
         ("order", "json:str", "pydantic has json for itself"),
         ("order", "model_x:str", "pydantic has model_x for itself"),
         ("order", "a:json:unique", "json takes no :unique"),
         ("order", "a:enum", "name each choice once"),
         ("order", "a:enum(x,x)", "name each choice once"),
+        ("order", "a:enum(x,X)", "name each choice once"),
+        ("order", "a:enum(é,E)", "name each choice once"),
         ("order", "customer:ref", "no model Customer to refer to; there is User"),
     ],
 )
@@ -107,6 +118,25 @@ def test_what_cannot_be_made_is_refused_in_one_line(
     assert reason in said
     assert len(said.splitlines()) == 1
     assert status(project) == ""
+
+
+def test_what_is_needed_elsewhere_stays(project: Path) -> None:
+    python(project, "-m", "dev", "resource", "order", "a:int")
+    model = project / "app/models/order.py"
+    model.write_text(model.read_text() + "    more: Mapped[int | None] = mapped_column(Integer)\n")
+    revision = "from dev import database, sources\nwith database.running() as url:\n    "
+    python(project, "-c", f"{revision}sources.write_revision(url, 'add more')")
+    commit(project, "Add orders")
+
+    said = python(project, "-m", "dev", "remove", "order", code=1)
+    assert "name=order: a later revision needs its table" in said
+    assert len(said.splitlines()) == 1
+
+    (project / "app/jobs.py").write_text("from app.models import (\n    Base,\n    Order,\n)\n")
+    (project / "app/job.py").write_text('order: Mapped["Order | None"]\n')
+    said = python(project, "-m", "dev", "remove", "order", code=1)
+    assert "name=order: app/job.py, app/jobs.py would miss it" in said
+    assert {line[:2] for line in status(project).splitlines()} == {"??"}
 
 
 def test_where_it_was_applied_its_table_is_dropped(project: Path) -> None:

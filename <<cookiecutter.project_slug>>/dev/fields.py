@@ -2,6 +2,7 @@
 
 import keyword
 import re
+import unicodedata
 from dataclasses import dataclass
 
 from pydantic import BaseModel
@@ -11,15 +12,16 @@ from app.models import Base
 
 # What the files use under these names: as variables, and in the classes that have the fields.
 TAKEN = """
-    after bindparam body cache changes client count create created data given limit more names
-    numbers page pytest queries response router select sent session transaction update wanted
+    after bindparam body cache changes client count create created data databases docs given limit
+    more names numbers page pytest queries response router select sent session settings transaction
+    update wanted
 """
 TAKEN_FIELDS = """
     after bool created_at date datetime dict float given id int l limit list mapped_column metadata
 <% if cookiecutter.database == "postgresql" %>
-    func more queries registry str wanted
+    func more queries registry self str wanted
 <% else %>
-    more queries registry str text wanted
+    more queries registry self str text wanted
 <% endif %>
 """
 TAKEN_CLASSES = """
@@ -172,12 +174,18 @@ def camel(name: str) -> str:
     return "".join(part.capitalize() for part in name.split("_"))
 
 
+def plain(choice: str) -> str:
+    """Return a choice without case and accents, by which not every database tells texts apart."""
+    letters = unicodedata.normalize("NFKD", choice.casefold())
+    return "".join(letter for letter in letters if not unicodedata.combining(letter))
+
+
 def check_name(what: str, name: str) -> None:
     """Raise Refused for what cannot be a name."""
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or len(name) > 40:
         raise Refused(f"{what}={name}: write up to 40 small letters, digits and single _")
     taken = TAKEN_FIELDS if what == "field" else TAKEN
-    if keyword.iskeyword(name) or name in taken.split():
+    if {name, camel(name)} & {*keyword.kwlist, *taken.split()}:
         raise Refused(f"{what}={name}: Python or the files use that word; choose another")
 
 
@@ -210,12 +218,12 @@ def parse_field(words: str, resource: str) -> Field:
     if hasattr(BaseModel, name) or name.startswith("model_"):
         raise Refused(f"{words}: pydantic has {name} for itself; choose another name")
     table, alias = "", camel(name)
-    if alias in TAKEN_CLASSES.split():
+    if alias in {camel(resource), *TAKEN_CLASSES.split()}:
         alias = camel(f"{resource}_{name}")
     if type_ == "enum":
         choices = [choice.strip() for choice in (inside or "").split(",")]
         good = all(re.fullmatch(r"\w{1,40}", choice) for choice in choices)
-        if not good or len(set(choices)) < len(choices):
+        if not good or len({plain(choice) for choice in choices}) < len(choices):
             raise Refused(f"{words}: name each choice once, such as enum(open,paid)")
         said = ", ".join(f'"{choice}"' for choice in choices)
         column = f'Enum({said}, name="{resource}_{name}")'

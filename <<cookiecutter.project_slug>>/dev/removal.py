@@ -11,7 +11,16 @@ from dotenv import dotenv_values
 from app import models
 from dev import database, server
 from dev.fields import Refused, camel
-from dev.sources import MODELS, PROJECT, VERSIONS, Resource, changed, registered, write_revision
+from dev.sources import (
+    MODELS,
+    PROJECT,
+    VERSIONS,
+    Resource,
+    changed,
+    migrate_anew,
+    registered,
+    write_revision,
+)
 <% if cookiecutter.sync_bridge == "yes" %>
 
 # What shows how old code reads the example, and goes with it.
@@ -53,6 +62,16 @@ def without(revisions: dict[Path, str]) -> dict[Path, str | None]:
     return files
 
 
+def check_later_revisions(name: str) -> None:
+    """Raise Refused when the revisions that are left need what has gone."""
+    try:
+        with database.running() as url:
+            migrate_anew(url)
+    except RuntimeError as error:
+        last = str(error).strip().splitlines()[-1]
+        raise Refused(f"name={name}: a later revision needs its table: {last}") from None
+
+
 def remove(name: str) -> int:
     """Take a resource away, with its table where that was made. Raises Refused."""
     tables = {each.class_.__name__: each.local_table for each in models.Base.registry.mappers}
@@ -66,7 +85,8 @@ def remove(name: str) -> int:
         gone |= {PROJECT / f"app/api/{each}.py", PROJECT / f"tests/test_{each}.py"}
 <% endif %>
     uses = re.compile(
-        rf"from app\.models import .*\b{camel(name)}\b|app\.(models|schemas)\.{name}\b"
+        rf"from app\.models import (\([^)]*|.*)\b{camel(name)}\b|app\.(models|schemas)\.{name}\b"
+        rf"|(relationship\(|Mapped\[(list\[)?)\s*\"{camel(name)}\b"
         rf"|app\.api\.{resource.plural}\b|\btest_{resource.plural}\b|\"{resource.plural}\.id\""
     )
     users = [
@@ -88,8 +108,10 @@ def remove(name: str) -> int:
         with database.running() as url, changed(files):
             write_revision(url, f"drop {resource.plural}")
     else:
-        with changed(files | without(revisions)):
-            pass
+        changes = without(revisions)
+        with changed(files | changes):
+            if any(changes.values()):
+                check_later_revisions(name)
     for path in files:
         print(path.relative_to(PROJECT))
     return 0

@@ -31,8 +31,11 @@ def words_of(name: str) -> str:
 def make(name: str, fields: str, key: str, plural: str) -> int:
     """Write a resource, and return the exit code of its tests. Raises Refused."""
     check_name("name", name)
-    if re.search(r"[^siu]s$", name):
-        raise Refused(f"name={name}: write the singular, such as {name.removesuffix('s')}")
+    if not plural and re.search(r"[^siu]s$", name):
+        singular = name.removesuffix("s")
+        raise Refused(f"name={name}: write the singular, such as {singular}, or plural= as well")
+    if camel(name) == name.upper():
+        raise Refused(f"name={name}: write a longer one, which differs in small letters")
     resource = Resource(name, plural or plural_of(name))
     check_name("plural", resource.plural)
     if key not in ("int", "uuid") or resource.plural == name:
@@ -46,6 +49,10 @@ def make(name: str, fields: str, key: str, plural: str) -> int:
     each = [parse_field(words, name) for words in re.sub(r",\s+", ",", fields).split()]
     if not each or len({field.column for field in each}) < len(each):
         raise Refused(f"fields={fields}: name at least one, and each once")
+    types = [f"{camel(name)}{end}" for end in ("Create", "Id", "Page", "Read", "Update")]
+    types += [field.alias for field in each if field.alias != field.kind.schema]
+    if twice := [one for one in types if types.count(one) > 1]:
+        raise Refused(f"fields={fields}: two types would be called {twice[0]}; rename a field")
     words = words_of(name)
     values = {
         **{"name": name, "plural": resource.plural, "words": words, "words_of": words_of},

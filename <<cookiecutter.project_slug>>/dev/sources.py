@@ -124,11 +124,17 @@ def changed(files: dict[Path, str | None]) -> Iterator[None]:
 
 def write_revision(at: URL, message: str) -> None:
     """Write a revision from the models, by a database that is made by those before it."""
+    migrate_anew(at, "alembic", "revision", "--autogenerate", "-m", message)
+
+
+def migrate_anew(at: URL, *then: str) -> None:
+    """Run all revisions on a new database, and then a Python module if one is named."""
     name = f"resource_{os.getpid()}"
     url = database.create_database(at, name).render_as_string(hide_password=False)
     settings = {"DATABASE_URL": url, "MIGRATION_DATABASE_URL": url}
     try:
         run("alembic", "upgrade", "head", **settings)
-        run("alembic", "revision", "--autogenerate", "-m", message, **settings)
+        if then:
+            run(*then, **settings)
     finally:
         database.drop_database(at, name)

@@ -38,7 +38,8 @@ from sqlalchemy import URL
 from .urls import parse_url
 
 SECRETS = Path("/run/secrets")
-ORIGIN = re.compile(r"https?://[^/\s]+|\*")
+# As browsers write them: in small letters, without a path.
+ORIGIN = re.compile(r"https?://[a-z0-9.:\[\]_-]+|\*")
 
 
 <% if cookiecutter.sync_bridge == "yes" %>
@@ -186,3 +187,5 @@ def load_settings() -> Settings:
     except ValidationError as error:
         wrong = (f"{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
         raise SystemExit(f"Wrong settings: {'; '.join(wrong)}") from None
+    except (OSError, UnicodeError) as error:
+        raise SystemExit(f"Wrong settings: .env or {SECRETS}: {error}") from None

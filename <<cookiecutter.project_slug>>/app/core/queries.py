@@ -42,21 +42,21 @@ Model = TypeVar("Model")
 class Executor(ABC):
     """What runs statements; how it reads and writes, each kind says."""
 
-    async def all(self, read: Read[Model], **values: Any) -> list[Model]:
+    async def all(self, read: Read[Model], /, **values: Any) -> list[Model]:
         """Return all rows. Raises what a session raises: DBAPIError, or that of a full pool."""
         return read.rows.validate_python(await self._read(read, values))
 
-    async def first(self, read: Read[Model], **values: Any) -> Model | None:
+    async def first(self, read: Read[Model], /, **values: Any) -> Model | None:
         """Return the first row, or None. Raises what a session raises."""
         rows = read.rows.validate_python(await self._read(read, values))
         return rows[0] if rows else None
 
-    async def create(self, create: Create[Model], **values: Any) -> Model:
+    async def create(self, create: Create[Model], /, **values: Any) -> Model:
         """Store a row and return it as it was stored. Raises what a session raises."""
         [row] = create.rows.validate_python(await self._write(create, values))
         return row
 
-    async def execute(self, update: Update, **values: Any) -> int:
+    async def execute(self, update: Update, /, **values: Any) -> int:
         """Change rows, and return how many were found. Raises what a session raises."""
         count: int = await self._write(update, values)
         return count
@@ -80,7 +80,7 @@ class Queries(Executor):
         self._plans: Plans = WeakKeyDictionary()
 
 <% if cookiecutter.database == "mysql" %>
-    async def create(self, create: Create[Model], **values: Any) -> Model:
+    async def create(self, create: Create[Model], /, **values: Any) -> Model:
         """Store a row and return it as it was stored. Raises what a session raises."""
         # MySQL has no INSERT … RETURNING as MariaDB has: it takes two statements.
         if not getattr(self._database.engine.dialect, "insert_returning", False):

@@ -21,6 +21,7 @@ from urllib.parse import urlencode
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
+from sqlalchemy.util import to_list
 
 <% if cookiecutter.database == "postgresql" %>
 DRIVER = "postgresql+asyncpg"
@@ -62,8 +63,10 @@ CHOICES = WITHOUT_EFFECT | {
 }
 FILES = {"passfile", "sslcert", "sslcrl", "sslkey", "sslrootcert"}
 
-# Scheme, user and password, several hosts, the rest.
-SEVERAL_HOSTS = re.compile(r"([^:/?]+://(?:[^/?]*@)?)([^@/?]*,[^@/?]*)(.*)", re.DOTALL)
+# Scheme, user and password as SQLAlchemy reads them, several hosts, the rest.
+SEVERAL_HOSTS = re.compile(
+    r"([\w+]+://(?:[^:/]*(?::[^@]*)?@|(?!.*@)))([^@/?]*,[^@/?]*)([/?].*|)", re.DOTALL
+)
 <% else %>
 DRIVER = "mysql+asyncmy"
 EXAMPLE_URL = f"{DRIVER}://user:password@127.0.0.1:3306/name"
@@ -82,12 +85,11 @@ OWN = {
     "unix_socket",
 }
 
-# What `ssl=` stands for; there is no word for "encrypted, if the server can".
-SSL = {"true": "REQUIRED", "1": "REQUIRED", "false": "DISABLED", "0": "DISABLED"}
+# There is no word for "encrypted, if the server can".
 CHOICES = {
     # In any other, values would be lost: `utf8` is one without emoji.
     "charset": {"utf8mb4"},
-    "ssl": set(SSL),
+    "ssl": {"true", "1", "false", "0"},
     "ssl_check_hostname": {"true", "false"},
     "ssl_mode": {"DISABLED", "REQUIRED", "VERIFY_CA", "VERIFY_IDENTITY"},
 }
@@ -104,26 +106,39 @@ def parse_url(value: Any) -> URL:
     """
     try:
 <% if cookiecutter.database == "postgresql" %>
-        url = split_hosts(value) if isinstance(value, str) else make_url(value)
+        url = split_hosts(value.strip()) if isinstance(value, str) else make_url(value)
 <% else %>
-        url = make_url(value)
+        # A parameter without a value is refused below: it may be the one that asks for encryption.
+        value = value.strip() if isinstance(value, str) else value
+        url = make_url(value, keep_blank_values=True)
 <% endif %>
     except (ArgumentError, ValueError):
         raise ValueError(f"not a database URL, such as {EXAMPLE_URL}") from None
     if url.drivername != DRIVER:
         raise ValueError(f"must start with {DRIVER}://, such as {EXAMPLE_URL}")
-    return translate(url)
+    # What stands before the last one would be a host's name, and a part of the password in the log.
+    if "@" in (url.host or ""):
+        raise ValueError("has several @: write each of the user's or the password's as %40")
+    url = translate(url)
+    try:
+        ports = to_list(url.get_dialect()().create_connect_args(url)[1].get("port", 1))
+    except (ArgumentError, ValueError):
+        ports = [0]
+    if not all(0 < port < 2**16 for port in ports):
+        raise ValueError("has a host, a port or a number that is none")
+    return url
 
 
 <% if cookiecutter.database == "postgresql" %>
 def split_hosts(value: str) -> URL:
     """Return a URL whose hosts may be several, as libpq writes them: SQLAlchemy repeats `host=`."""
+    # A parameter without a value is refused below: it may be the one that asks for encryption.
     if not (match := SEVERAL_HOSTS.fullmatch(value)):
-        return make_url(value)
+        return make_url(value, keep_blank_values=True)
     start, hosts, rest = match.groups()
     # SQLAlchemy wants the port of each.
     each = [host if ":" in host else f"{host}:5432" for host in hosts.split(",")]
-    return make_url(start + rest).update_query_dict({"host": each})
+    return make_url(start + rest, keep_blank_values=True).update_query_dict({"host": each})
 
 
 <% endif %>
@@ -134,8 +149,14 @@ def check(parameters: Mapping[str, str | Sequence[str]], known: set[str]) -> Non
             raise ValueError(f"?{name}= is not known, only {', '.join(sorted(known))}")
         if name in CHOICES and value not in CHOICES[name]:
             raise ValueError(f"?{name}= can only be {', '.join(sorted(CHOICES[name]))}")
-        if name in FILES and not Path(str(value)).exists():
+        if name in FILES and not (value and Path(str(value)).exists()):
             raise ValueError(f"?{name}= names a file that is not there")
+<% if cookiecutter.database == "postgresql" %>
+        if not isinstance(value, str) and name not in {"host", "port"}:
+<% else %>
+        if not isinstance(value, str):
+<% endif %>
+            raise ValueError(f"?{name}= is there twice")
 
 
 <% if cookiecutter.database == "postgresql" %>
@@ -146,6 +167,8 @@ def translate(url: URL) -> URL:
     """
     if "connect_timeout" in url.query:
         raise ValueError("?connect_timeout= is the setting POOL_TIMEOUT here")
+    if {"ssl", "sslmode"} <= url.query.keys():
+        raise ValueError("?ssl= and ?sslmode= are the same: leave one out")
     check(url.query, LIBPQ | OWN | set(WITHOUT_EFFECT))
     own = {name: value for name, value in url.query.items() if name in OWN}
     libpq = [(name, value) for name, value in url.query.items() if name in LIBPQ]
@@ -162,7 +185,10 @@ def translate(url: URL) -> URL:
         raise ValueError("names several hosts: one of a proxy that finds the primary is needed")
     query = {name.replace("-", "_"): value for name, value in url.query.items()}
     check(query, OWN | {"ssl", "ssl_mode"})
-    mode = query.pop("ssl_mode", SSL.get(str(query.pop("ssl", None)), default_mode(query)))
+    if "ssl_mode" in query and not {"ssl", "ssl_check_hostname"}.isdisjoint(query):
+        raise ValueError("?ssl-mode= says all: leave out ?ssl= and ?ssl_check_hostname=")
+    mode = query.pop("ssl_mode", default_mode(query))
+    query.pop("ssl", None)
     if mode == "DISABLED":
         query = {name: value for name, value in query.items() if not name.startswith("ssl_")}
     else:
@@ -177,10 +203,12 @@ def translate(url: URL) -> URL:
 
 def default_mode(query: Mapping[str, str | Sequence[str]]) -> str:
     """Return what a URL without `ssl-mode` asks for by the others: a name is verified with it."""
+    if query.get("ssl") in {"false", "0"}:
+        return "DISABLED"
     has_authority = not {"ssl_ca", "ssl_capath"}.isdisjoint(query)
     if query.get("ssl_check_hostname", str(has_authority).lower()) == "true":
         return "VERIFY_IDENTITY"
     if has_authority:
         return "VERIFY_CA"
-    return "REQUIRED" if any(name.startswith("ssl_") for name in query) else "DISABLED"
+    return "REQUIRED" if any(name.startswith("ssl") for name in query) else "DISABLED"
 <% endif %>

@@ -95,6 +95,8 @@ def test_settings_print_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
         ("LOG_LEVEL", "loud", "'DEBUG', 'INFO', 'WARNING', 'ERROR' or 'CRITICAL'"),
         ("CORS_ORIGINS", "https://example.com/path", "origins such as https://example.com"),
         ("CORS_ORIGINS", "example.com", "origins such as https://example.com"),
+        ("CORS_ORIGINS", "https://*.example.com", "origins such as https://example.com"),
+        ("CORS_ORIGINS", "https://Example.com", "origins such as https://example.com"),
     ],
 )
 def test_a_wrong_value_is_named_in_one_line(
@@ -114,6 +116,18 @@ def test_a_wrong_value_is_named_in_one_line(
     assert reason in line
     assert "\n" not in line
     assert PASSWORD not in line
+
+
+def test_a_file_that_cannot_be_read_is_named_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_bytes(f"DATABASE_URL={URL}\xe9".encode("latin-1"))
+
+    with pytest.raises(SystemExit, match=r"^Wrong settings: \.env .* can't decode .*$") as stopped:
+        load_settings()
+
+    assert PASSWORD not in str(stopped.value)
 
 
 def test_an_error_of_the_settings_holds_no_value() -> None:

@@ -476,6 +476,18 @@ async def test_a_value_that_is_sql_is_refused(queries: Queries) -> None:
         await queries.execute(change, owner_id=owner.id, name=func.upper(Owner.name))
 
 
+async def test_parameters_and_columns_may_have_any_name(queries: Queries) -> None:
+    both = bindparam("self", type_=BigInteger) + bindparam("read", type_=BigInteger)
+    change = Update(update(Owner).where(Owner.id == bindparam("update")))
+    values = {"self": 1, "read": 2}
+
+    assert await queries.all(Read(int, select(both)), **values) == [3]
+    assert await queries.first(Read(int, select(both)), **values) == 3
+    assert await queries.execute(change, update=0, name="a") == 0
+    with pytest.raises(TypeError, match="No such name: create"):
+        await queries.create(CREATE_OWNER, name="a", create=1)
+
+
 async def test_what_looks_alike_works(queries: Queries) -> None:
     for name in ("a", "b", "c"):
         await queries.create(CREATE_OWNER, name=name)

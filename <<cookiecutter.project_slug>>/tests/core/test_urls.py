@@ -69,6 +69,13 @@ def test_several_hosts_are_tried_in_their_order(hosts: str, user: str) -> None:
         ("connect_timeout=10", "POOL_TIMEOUT"),
         ("sslmod=require", "?sslmod= is not known, only application_name"),
         ("sslmode=disable&sslmode=require", "?sslmode= can only be"),
+        ("sslmode=", "?sslmode= can only be"),
+        ("ssl=disable&sslmode=require", "?ssl= and ?sslmode= are the same"),
+        ("application_name=a&application_name=b", "?application_name= is there twice"),
+        ("port=x", "has a host, a port or a number that is none"),
+        ("host=one:1&host=:2", "has a host, a port or a number that is none"),
+        ("prepared_statement_cache_size=x", "has a host, a port or a number that is none"),
+        ("host=one:1&host=two:65536", "has a host, a port or a number that is none"),
     ],
 )
 <% else %>
@@ -92,6 +99,7 @@ ENCRYPTED = {"ssl_check_hostname": "false"}
         (f"?ssl-mode=VERIFY_IDENTITY&ssl-ca={FILE}", VERIFIED),
         (f"?ssl_ca={FILE}", VERIFIED),
         (f"?ssl=true&ssl_ca={FILE}&ssl_check_hostname=false", ENCRYPTED | {"ssl_ca": FILE}),
+        (f"?ssl=true&ssl_ca={FILE}", VERIFIED),
         (f"?ssl_cert={FILE}&ssl_key={FILE}", ENCRYPTED | {"ssl_cert": FILE, "ssl_key": FILE}),
     ],
 )
@@ -103,7 +111,11 @@ def test_parameters_reach_the_driver(given: str, query: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["ssl-mode=VERIFY_CA", "ssl-mode=VERIFY_IDENTITY", "ssl_check_hostname=true"]
+    "query",
+    [
+        *("ssl-mode=VERIFY_CA", "ssl-mode=VERIFY_IDENTITY", "ssl_check_hostname=true"),
+        "ssl=true&ssl_check_hostname=true",
+    ],
 )
 def test_who_is_to_be_verified_is_verified(query: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without authorities the driver would take any server, in silence."""
@@ -125,6 +137,11 @@ def test_who_is_to_be_verified_is_verified(query: str, monkeypatch: pytest.Monke
         ("sslaccept=strict", "?sslaccept= is not known, only charset"),
         ("ssl=true&ssl=false", "?ssl= can only be"),
         ("charset=utf8", "?charset= can only be utf8mb4"),
+        ("ssl-mode=", "?ssl_mode= can only be"),
+        ("ssl=true&ssl-mode=DISABLED", "?ssl-mode= says all"),
+        ("ssl-mode=REQUIRED&ssl_check_hostname=true", "?ssl-mode= says all"),
+        ("program_name=a&program_name=b", "?program_name= is there twice"),
+        ("connect_timeout=x", "has a host, a port or a number that is none"),
     ],
 )
 <% endif %>
@@ -141,6 +158,25 @@ def test_what_cannot_be_done_is_refused_in_one_line(
     assert reason in line
     assert "\n" not in line
     assert "secret" not in line
+
+
+@pytest.mark.parametrize("password", ["a,b", "a,b/c", "a,b?c", "a:b", "a#b", "a%b", "a+b", "", "é"])
+def test_a_password_stays_one(password: str) -> None:
+    url = parse_url(f"{DRIVER}://app:{password}@here/app\n")
+
+    assert (url.password, url.host, url.database) == (password, "here", "app")
+
+
+@pytest.mark.parametrize("where", ["app:a@b@here/app", "app:a@b@here:1,there:2/app"])
+def test_a_part_of_a_password_is_no_host(where: str) -> None:
+    with pytest.raises(ValueError, match=r"as %40|not a database URL"):
+        parse_url(f"{DRIVER}://{where}")
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_port_is_one(port: int) -> None:
+    with pytest.raises(ValueError, match="a port or a number that is none"):
+        parse_url(f"{DRIVER}://app@here:{port}/app")
 <% if cookiecutter.database == "postgresql" %>
 
 
