@@ -144,7 +144,9 @@ def test_bench(service: Service, tmp_path: Path) -> None:
     assert outcome["enough"] in (2, 5)
     assert f"POOL_SIZE={outcome['enough']} is enough" in said
     for size, row in outcome["pool_sizes"].items():
-        assert f" with {size} {row['waiting']:.0%}" in said
+        assert re.search(
+            rf"^  {size} +{row['rate']:,.0f} .* {row['waiting']:.0%}$", said, re.MULTILINE
+        )
     workers = outcome["max_connections"] // outcome["enough"]
     assert f"connections: {workers} workers of {outcome['enough']}; with more" in said
 

@@ -124,11 +124,8 @@ def changed(files: dict[Path, str | None]) -> Iterator[None]:
 
 def write_revision(at: URL, message: str) -> None:
     """Write a revision from the models, by a database that is made by those before it."""
-    name = f"resource_{os.getpid()}"
-    url = database.create_database(at, name).render_as_string(hide_password=False)
-    settings = {"DATABASE_URL": url, "MIGRATION_DATABASE_URL": url}
-    try:
+    with database.temporary(at, f"resource_{os.getpid()}") as temporary:
+        url = temporary.render_as_string(hide_password=False)
+        settings = {"DATABASE_URL": url, "MIGRATION_DATABASE_URL": url}
         run("alembic", "upgrade", "head", **settings)
         run("alembic", "revision", "--autogenerate", "-m", message, **settings)
-    finally:
-        database.drop_database(at, name)
