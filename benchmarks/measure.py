@@ -9,7 +9,7 @@ from pathlib import Path
 
 import chart
 import report
-from bench.__main__ import enough
+from bench.__main__ import ENOUGH
 from compare import CLIENTS, USERS, compare, count_comparisons, filled_database, sweep
 from dev import database
 
@@ -73,7 +73,8 @@ def run(options: argparse.Namespace) -> report.Outcome:
             seconds=options.seconds,
             report=progress,
         )
-    least = enough({size.pool_size: size.figures["rate"] for size in sizes})
+    most = max(size.figures["rate"] for size in sizes)
+    least = min(size.pool_size for size in sizes if size.figures["rate"] >= ENOUGH * most)
     return report.Outcome(
         server=server,
         pool_size=options.pool_size,

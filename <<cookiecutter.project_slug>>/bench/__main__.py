@@ -33,6 +33,8 @@ UNITS = "requests a second, milliseconds, share of the reference, shares of a re
 FORMATS = {"rate": ",.0f", "p50": ".1f", "p99": ".1f", "errors": ".0f", "share": ".2f"}
 FORMATS |= {"waiting": ".0%", "database": ".0%", "rest": ".0%"}
 
+BARE = [("GET", "/", "")]
+
 
 def measure(
     routes: Routes, names: list[str], reference: str, options: argparse.Namespace
@@ -40,17 +42,16 @@ def measure(
     """Measure routes, each in turn with the reference, so that noise hits both."""
     taken: dict[str, list[Figures]] = {name: [] for name in names}
     for name in options.rounds * names:
-        bare = load(reference, [("GET", "/", "")], CLIENTS, options.seconds)
+        bare = load(reference, BARE, CLIENTS, options.seconds)
         row = routes.ask(routes.service, [name], CLIENTS, options.seconds)
         taken[name].append(row | {"share": row["rate"] / max(1, bare["rate"])})
     rows = {}
     for name, rounds in taken.items():
         rounds.sort(key=itemgetter("share"))
-        rows[name] = rounds[len(rounds) // 2] | {
-            "errors": sum(row["errors"] for row in rounds),
-            # What it reached in a quarter of the rounds.
-            "lucky_share": rounds[-1 - len(rounds) // 4]["share"],
-        }
+        rows[name] = rounds[len(rounds) // 2]
+        rows[name]["errors"] = sum(row["errors"] for row in rounds)
+        # What it reached in a quarter of the rounds.
+        rows[name]["lucky_share"] = rounds[-1 - len(rounds) // 4]["share"]
     return rows
 
 
@@ -97,23 +98,23 @@ def show(title: str, rows: Mapping[Any, Figures]) -> None:
         print(f"  {name:<38}{numbers}", flush=True)
 
 
-def enough(rates: Mapping[int, float]) -> int:
-    """Return the smallest pool beyond which more connections stop helping."""
-    return min(size for size, rate in rates.items() if rate >= ENOUGH * max(rates.values()))
-
-
 def run(url: URL, options: argparse.Namespace) -> None:
     """Do what the command line asks for."""
     allowed = database.max_connections(url)
     sizes = [size for size in options.pool_sizes if size <= allowed]
     if not sizes:
-        raise RuntimeError(f"--pool-sizes: the server allows {allowed} connections.")
+        raise RuntimeError(f"--pool-sizes: the server allows {allowed} connections")
+    for size in set(options.pool_sizes).difference(sizes):
+        print(f"Left out: POOL_SIZE={size}: the server allows {allowed} connections")
     with (
         serve("app.main:app", METRICS_PORT="9464") as service,
         serve("bench.reference:app") as reference,
     ):
         routes = Routes(service)
         names = list(routes.weights)
+        # They open their connections.
+        load(reference.url, BARE, CLIENTS, options.seconds)
+        routes.ask(service, names, CLIENTS, options.seconds)
         if options.check:
             return check(routes, reference.url, options)
         rows = measure(routes, names, reference.url, options)
@@ -127,7 +128,8 @@ def run(url: URL, options: argparse.Namespace) -> None:
         BASELINE.write_text(json.dumps(baseline, indent=2) + "\n")
         return print(f"\nWritten: {BASELINE}")
     pools = sweep(routes, sizes, 3 * options.seconds)
-    least = enough({size: row["rate"] for size, row in pools.items()})
+    most = max(row["rate"] for row in pools.values())
+    least = min(size for size, row in pools.items() if row["rate"] >= ENOUGH * most)
     print(
         f"\nPOOL_SIZE={least} is enough: more bring less than 5 % more requests. A server further"
         f" away needs more.\nIt allows {allowed} connections: {allowed // least} workers of {least};"
