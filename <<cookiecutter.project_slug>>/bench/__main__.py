@@ -35,6 +35,9 @@ FORMATS |= {"waiting": ".0%", "database": ".0%", "rest": ".0%"}
 
 BARE = [("GET", "/", "")]
 
+# The first that is tried.
+METRICS_PORT = "9464"
+
 
 def measure(
     routes: Routes, names: list[str], reference: str, options: argparse.Namespace
@@ -77,7 +80,7 @@ def sweep(routes: Routes, sizes: list[int], seconds: float) -> dict[int, Figures
     """Ask for all routes with pools of several sizes, upwards and downwards in turn."""
     best: dict[int, Figures] = {}
     for size in [*sizes, *reversed(sizes)]:
-        with serve("app.main:app", POOL_SIZE=str(size), METRICS_PORT="9464") as service:
+        with serve("app.main:app", POOL_SIZE=str(size), METRICS_PORT=METRICS_PORT) as service:
             # It opens its connections.
             routes.ask(service, list(routes.weights), CLIENTS_OF_POOL, seconds / 3)
             row = routes.divide(service, list(routes.weights), CLIENTS_OF_POOL, seconds)
@@ -106,8 +109,10 @@ def run(url: URL, options: argparse.Namespace) -> None:
         raise RuntimeError(f"--pool-sizes: the server allows {allowed} connections")
     for size in set(options.pool_sizes).difference(sizes):
         print(f"Left out: POOL_SIZE={size}: the server allows {allowed} connections")
+    # Metrics cost a few requests a second, which a baseline leaves out.
+    port = "" if options.check or options.save else METRICS_PORT
     with (
-        serve("app.main:app", METRICS_PORT="9464") as service,
+        serve("app.main:app", METRICS_PORT=port) as service,
         serve("bench.reference:app") as reference,
     ):
         routes = Routes(service)
