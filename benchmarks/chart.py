@@ -56,17 +56,17 @@ def draw_rates(axes: Any, results: Sequence[Result]) -> None:
     """Draw requests a second, a bar for each variant."""
     bars = axes.barh(
         [LABELS[result.variant] for result in results],
-        [result.figures.rate for result in results],
+        [result.figures["rate"] for result in results],
         color=[colour(result.variant) for result in results],
         height=0.62,
     )
-    texts = [f"{result.figures.rate:,.0f}  ({result.ratio:.2f})" for result in results]
+    texts = [f"{result.figures['rate']:,.0f}  ({result.ratio:.2f})" for result in results]
     axes.bar_label(bars, texts, padding=5)
     axes.xaxis.set_major_formatter(THOUSANDS)
     axes.set(
         title="Throughput, and its share of the bare driver's",
         xlabel="requests a second",
-        xlim=(0, 1.3 * max(result.figures.rate for result in results)),
+        xlim=(0, 1.3 * max(result.figures["rate"] for result in results)),
     )
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
@@ -76,8 +76,8 @@ def draw_rates(axes: Any, results: Sequence[Result]) -> None:
 def draw_times(axes: Any, results: Sequence[Result]) -> None:
     """Draw how long answers take, two dots for each variant."""
     rows = range(len(results))
-    p50 = [result.figures.p50 for result in results]
-    p99 = [result.figures.p99 for result in results]
+    p50 = [result.figures["p50"] for result in results]
+    p99 = [result.figures["p99"] for result in results]
     axes.hlines(rows, p50, p99, color=QUIET, linewidth=2, zorder=1)
     axes.scatter(p50, rows, s=70, color=MINE, label="p50", zorder=2)
     axes.scatter(p99, rows, s=70, color=P99, label="p99", zorder=2)
@@ -110,7 +110,7 @@ def draw_pool_rates(axes: Any, outcome: Outcome) -> None:
     numbers = [size.pool_size for size in outcome.sizes]
     axes.plot(
         numbers,
-        [size.figures.rate for size in outcome.sizes],
+        [size.figures["rate"] for size in outcome.sizes],
         color=MINE,
         linewidth=2.5,
         marker="o",
@@ -130,8 +130,8 @@ def draw_pool_rates(axes: Any, outcome: Outcome) -> None:
 def draw_pool_times(axes: Any, outcome: Outcome) -> None:
     """Draw how long answers take by the size of the pool."""
     numbers = [size.pool_size for size in outcome.sizes]
-    p99 = [size.figures.p99 for size in outcome.sizes]
-    p50 = [size.figures.p50 for size in outcome.sizes]
+    p99 = [size.figures["p99"] for size in outcome.sizes]
+    p50 = [size.figures["p50"] for size in outcome.sizes]
     axes.plot(numbers, p99, color=P99, linewidth=2.5, marker="o", label="p99")
     axes.plot(numbers, p50, color=MINE, linewidth=2.5, marker="o", label="p50")
     axes.set(title="Time to an answer by pool size", ylabel="milliseconds")

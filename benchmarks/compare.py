@@ -6,14 +6,16 @@ This runs in a generated service, by its own Python: see `run.py`.
 import asyncio
 import json
 import random
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from operator import itemgetter
 from uuid import uuid4
 
 from app.models import User
-from bench.load import Figures, load, median, migrated_database, serve
+from bench.load import Figures, load, migrated_database, serve
 from sqlalchemy import URL, insert
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -133,12 +135,12 @@ def compare(*, pool_size: int, rounds: int, seconds: float, report: Report) -> l
     }
     for number in range(rounds):
         for variant in VARIANTS if number % 2 == 0 else reversed(VARIANTS):
-            with serve(variant.application, POOL_SIZE=str(pool_size)) as address:
-                measure(address, "read", WARM_UP)
+            with serve(variant.application, POOL_SIZE=str(pool_size)) as running:
+                measure(running.url, "read", WARM_UP)
                 for request in variant.requests:
-                    figures = measure(address, request, seconds)
+                    figures = measure(running.url, request, seconds)
                     taken[variant.key, request].append(figures)
-                    report(f"{REQUESTS[request]:<20} {variant.label:<29} {figures.rate:7,.0f}/s")
+                    report(f"{REQUESTS[request]:<20} {variant.label:<29} {figures['rate']:7,.0f}/s")
     return [
         result(variant, request, figures, taken[CEILING, request])
         for (variant, request), figures in taken.items()
@@ -150,7 +152,15 @@ def result(
 ) -> Result:
     """Hold the rounds of a variant against those of the ceiling."""
     mine, best = median(figures), median(ceiling)
-    return Result(variant, request, mine, share(mine.rate, best.rate), share(mine.p99, best.p99))
+    return Result(
+        variant, request, mine, share(mine["rate"], best["rate"]), share(mine["p99"], best["p99"])
+    )
+
+
+def median(rounds: Sequence[Figures]) -> Figures:
+    """Return the middle of each figure, and all errors."""
+    middle = {key: statistics.median(figures[key] for figures in rounds) for key in rounds[0]}
+    return middle | {"errors": sum(figures["errors"] for figures in rounds)}
 
 
 def share(part: float, whole: float) -> float:
@@ -166,12 +176,9 @@ def sweep(*, sizes: Sequence[int], rounds: int, seconds: float, report: Report) 
     taken: dict[int, list[Figures]] = {size: [] for size in sizes}
     for number in range(rounds):
         for size in sizes if number % 2 == 0 else reversed(sizes):
-            with serve("app.main:app", POOL_SIZE=str(size)) as address:
-                measure(address, "read", WARM_UP)
-                figures = measure(address, "read", seconds)
+            with serve("app.main:app", POOL_SIZE=str(size)) as running:
+                measure(running.url, "read", WARM_UP)
+                figures = measure(running.url, "read", seconds)
             taken[size].append(figures)
-            report(f"{REQUESTS['read']:<20} {f'POOL_SIZE={size}':<29} {figures.rate:7,.0f}/s")
-    return [
-        Size(size, max(figures, key=lambda figures: figures.rate))
-        for size, figures in taken.items()
-    ]
+            report(f"{REQUESTS['read']:<20} {f'POOL_SIZE={size}':<29} {figures['rate']:7,.0f}/s")
+    return [Size(size, max(figures, key=itemgetter("rate"))) for size, figures in taken.items()]

@@ -138,9 +138,9 @@ def main() -> None:
     # Each client is an open file on both sides; the service inherits the limit.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    with filled_database(), serve("app.main:app", POOL_SIZE=str(CONNECTIONS)) as address:
-        measure(address, "read", WARM_UP)
-        print(json.dumps(uvloop.run(load(address, float(sys.argv[1])))))
+    with filled_database(), serve("app.main:app", POOL_SIZE=str(CONNECTIONS)) as running:
+        measure(running.url, "read", WARM_UP)
+        print(json.dumps(uvloop.run(load(running.url, float(sys.argv[1])))))
 
 
 if __name__ == "__main__":

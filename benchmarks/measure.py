@@ -9,7 +9,7 @@ from pathlib import Path
 
 import chart
 import report
-from bench.__main__ import allowed_connections, enough
+from bench.__main__ import ENOUGH
 from compare import CLIENTS, USERS, compare, count_comparisons, filled_database, sweep
 from dev import database
 
@@ -56,7 +56,10 @@ def run(options: argparse.Namespace) -> report.Outcome:
     with filled_database() as url:
         server = database.describe(url)
         print(f"{server}: {USERS:,} users, {CLIENTS} clients", flush=True)
-        allowed = allowed_connections(url)
+        allowed = database.max_connections(url)
+        tried = [size for size in options.pool_sizes if size <= allowed]
+        if not tried:
+            raise RuntimeError(f"--pool-sizes: the server allows {allowed} connections.")
         progress = Progress(steps)
         results = compare(
             pool_size=options.pool_size,
@@ -65,12 +68,13 @@ def run(options: argparse.Namespace) -> report.Outcome:
             report=progress,
         )
         sizes = sweep(
-            sizes=[size for size in options.pool_sizes if size <= allowed],
+            sizes=tried,
             rounds=sweeps,
             seconds=options.seconds,
             report=progress,
         )
-    least = enough({size.pool_size: size.figures.rate for size in sizes})
+    most = max(size.figures["rate"] for size in sizes)
+    least = min(size.pool_size for size in sizes if size.figures["rate"] >= ENOUGH * most)
     return report.Outcome(
         server=server,
         pool_size=options.pool_size,

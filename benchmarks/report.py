@@ -100,15 +100,13 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
                 "variant": result.variant,
                 "label": LABELS[result.variant],
                 "request": REQUESTS[result.request],
-                **result.figures._asdict(),
+                **result.figures,
                 "ratio": result.ratio,
                 "p99_ratio": result.p99_ratio,
             }
             for result in outcome.results
         ],
-        "pool_sizes": [
-            {"pool_size": size.pool_size, **size.figures._asdict()} for size in outcome.sizes
-        ],
+        "pool_sizes": [{"pool_size": size.pool_size, **size.figures} for size in outcome.sizes],
         "enough": outcome.enough,
         "max_connections": outcome.allowed,
         "pool_size_by_workers": outcome.advice,
@@ -120,7 +118,8 @@ HEAD = f"{'requests/s':>10}  {'p50 ms':>7}  {'p99 ms':>7}  {'errors':>6}"
 
 def row(figures: Figures) -> str:
     """Return figures as columns below `HEAD`."""
-    return f"{figures.rate:10,.0f}  {figures.p50:7.1f}  {figures.p99:7.1f}  {figures.errors:6}"
+    rate, p50, p99, errors = (figures[key] for key in ("rate", "p50", "p99", "errors"))
+    return f"{rate:10,.0f}  {p50:7.1f}  {p99:7.1f}  {errors:6.0f}"
 
 
 def comparison(results: Sequence[Result]) -> Iterator[str]:

@@ -6,23 +6,20 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-COLORS = {"waiting": "tab:red", "database": "tab:blue", "rest": "tab:gray"}
-
 
 def draw(outcome: Mapping[str, Any], path: Path) -> None:
     """Write the chart of `bench.json`; the path's suffix says in which format."""
     routes, sizes = outcome["routes"], outcome["pool_sizes"]
     figure = Figure(figsize=(12, 3.5 + 0.3 * len(routes)), layout="constrained")
     left, right = figure.subplots(1, 2)
-    ends = dict.fromkeys(routes, 0.0)
-    for part, color in COLORS.items():
+    ends = [0.0] * len(routes)
+    for part in ("waiting", "database", "rest"):
         widths = [row["rate"] * row[part] for row in routes.values()]
-        bars = left.barh(list(routes), widths, left=list(ends.values()), color=color, label=part)
-        ends = {name: ends[name] + width for name, width in zip(ends, widths, strict=True)}
+        bars = left.barh(list(routes), widths, left=ends, label=part)
+        ends = [bar.get_x() + bar.get_width() for bar in bars]
     texts = [f"{row['rate']:,.0f}  ({row['share']:.2f})" for row in routes.values()]
     left.bar_label(bars, texts, padding=4)
-    left.set(title=f"{outcome['server']}, {outcome['clients']} clients", xlabel="requests a second")
-    left.set_xlim(0, 1.35 * max(ends.values()))
+    left.set(title=outcome["server"], xlabel="requests a second", xlim=(0, 1.35 * max(ends)))
     left.invert_yaxis()
     left.legend(title="time of a request")
     right.plot(list(sizes), [row["rate"] for row in sizes.values()], marker="o")

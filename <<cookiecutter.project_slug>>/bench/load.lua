@@ -1,9 +1,9 @@
--- Sends the requests of a file in turn, a line each: method, path and body, with tabs between.
--- wrk … -s load.lua URL -- FILE
+-- Sends the requests of its standard input in turn, a line each: method, path and body, with tabs
+-- between.
 
-function init(args)
+function init()
    local requests, last = {}, 0
-   for line in io.lines(args[1]) do
+   for line in io.lines() do
       local method, path, body = line:match("^(%S+)\t(%S+)\t(.*)$")
       requests[#requests + 1] = wrk.format(method, path, nil, body ~= "" and body or nil)
    end

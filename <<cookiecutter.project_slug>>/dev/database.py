@@ -16,6 +16,7 @@ from pathlib import Path
 from sqlalchemy import URL, NullPool, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from app.core.connect import MAX_CONNECTIONS
 from dev import server
 from dev.supervisor import NO_SERVER
 
@@ -104,24 +105,33 @@ async def execute(url: URL, statement: str) -> str:
     return str(value)
 
 
-def create_database(server: URL, name: str) -> URL:
-    """Create an empty database on a server, in place of an old one of that name."""
-    drop_database(server, name)
+@contextmanager
+def temporary(server: URL, name: str) -> Iterator[URL]:
+    """Give an empty database on a server, in place of an old one of that name, and drop it."""
 <% if cookiecutter.database == "postgresql" %>
+    drop = f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"
+    asyncio.run(execute(server, drop))
     # Copying files is ten times as fast as the default, which writes all to the log first.
     asyncio.run(execute(server, f"CREATE DATABASE {name} STRATEGY file_copy"))
 <% else %>
+    drop = f"DROP DATABASE IF EXISTS {name}"
+    asyncio.run(execute(server, drop))
     asyncio.run(execute(server, f"CREATE DATABASE {name}"))
 <% endif %>
-    return server.set(database=name)
+    try:
+        yield server.set(database=name)
+    finally:
+        asyncio.run(execute(server, drop))
 
 
-def drop_database(server: URL, name: str) -> None:
-    """Drop a database, if it is there, whoever uses it."""
+def max_connections(url: URL) -> int:
+    """Return how many connections the server allows to a service."""
 <% if cookiecutter.database == "postgresql" %>
-    asyncio.run(execute(server, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+    # There is no pooler between.
+    question = MAX_CONNECTIONS.text.replace(":process", "pg_backend_pid()")
+    return int(asyncio.run(execute(url, question)))
 <% else %>
-    asyncio.run(execute(server, f"DROP DATABASE IF EXISTS {name}"))
+    return int(asyncio.run(execute(url, MAX_CONNECTIONS.text)))
 <% endif %>
 
 

@@ -129,12 +129,9 @@ def write_revision(at: URL, message: str) -> None:
 
 def migrate_anew(at: URL, *then: str) -> None:
     """Run all revisions on a new database, and then a Python module if one is named."""
-    name = f"resource_{os.getpid()}"
-    url = database.create_database(at, name).render_as_string(hide_password=False)
-    settings = {"DATABASE_URL": url, "MIGRATION_DATABASE_URL": url}
-    try:
+    with database.temporary(at, f"resource_{os.getpid()}") as temporary:
+        url = temporary.render_as_string(hide_password=False)
+        settings = {"DATABASE_URL": url, "MIGRATION_DATABASE_URL": url}
         run("alembic", "upgrade", "head", **settings)
         if then:
             run(*then, **settings)
-    finally:
-        database.drop_database(at, name)

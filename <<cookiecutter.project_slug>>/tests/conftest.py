@@ -110,21 +110,18 @@ def database_url(alembic: Config) -> Iterator[URL]:
     server = make_url(os.environ["TEST_DATABASE_URL"])
     url = make_url(os.environ["DATABASE_URL"])
     assert url.database is not None
-    databases.create_database(server, url.database)
-    command.upgrade(alembic, "head")
-    yield url
-    databases.drop_database(server, url.database)
+    with databases.temporary(server, url.database):
+        command.upgrade(alembic, "head")
+        yield url
 
 
 @pytest.fixture
 def empty(monkeypatch: pytest.MonkeyPatch, database_url: URL) -> Iterator[URL]:
     """Return an empty database beside the one of the other tests, for migrations."""
     server = make_url(os.environ["TEST_DATABASE_URL"])
-    name = f"{database_url.database}_empty"
-    url = databases.create_database(server, name)
-    monkeypatch.setenv("DATABASE_URL", url.render_as_string(hide_password=False))
-    yield url
-    databases.drop_database(server, name)
+    with databases.temporary(server, f"{database_url.database}_empty") as url:
+        monkeypatch.setenv("DATABASE_URL", url.render_as_string(hide_password=False))
+        yield url
 
 
 def copied_migrations(folder: Path) -> Config:

@@ -106,9 +106,6 @@ class Models:
 
 @pytest.fixture
 def models(server: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Models]:
-    name = f"matrix_{uuid4().hex[:12]}"
-    url = databases.create_database(server, name)
-    monkeypatch.setenv("DATABASE_URL", url.render_as_string(hide_password=False))
     shutil.copytree(PROJECT / "migrations", tmp_path / "migrations")
     config = Config()
     config.set_main_option("script_location", str(tmp_path / "migrations"))
@@ -116,13 +113,14 @@ def models(server: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         "file_template",
         "%%(year)d%%(month).2d%%(day).2d_%%(hour).2d%%(minute).2d%%(second).2d_%%(slug)s_%%(rev)s",
     )
-    for extension in ("citext", "hstore") if IS_POSTGRESQL else ():
-        asyncio.run(databases.execute(url, f"CREATE EXTENSION {extension}"))
-    command.upgrade(config, "head")
-    models = Models(config, url)
-    yield models
-    models.declare(nothing)
-    databases.drop_database(server, name)
+    with databases.temporary(server, f"matrix_{uuid4().hex[:12]}") as url:
+        monkeypatch.setenv("DATABASE_URL", url.render_as_string(hide_password=False))
+        for extension in ("citext", "hstore") if IS_POSTGRESQL else ():
+            asyncio.run(databases.execute(url, f"CREATE EXTENSION {extension}"))
+        command.upgrade(config, "head")
+        models = Models(config, url)
+        yield models
+        models.declare(nothing)
 
 
 def key() -> Column[int]:

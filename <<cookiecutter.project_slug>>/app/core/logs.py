@@ -31,15 +31,10 @@ request_scope = ContextVar[Scope | None]("request_scope", default=None)
 
 
 def add_request(record: logging.LogRecord) -> bool:
-    """Add to a record what it is logged for."""
+    """Add to a record what it is logged for, and to a statement's the line that has asked for it."""
     record.request_id = request_id.get()
     record.trace_id = trace_id.get()
-    return True
-
-
-def add_source(record: logging.LogRecord) -> bool:
-    """Add to a statement's record, which ECHO_SQL makes, the line that has asked for it."""
-    # Of a session's statement two are made: the values, in brackets, come by themselves.
+    # Of a session's statement ECHO_SQL makes two: the values, in brackets, come by themselves.
     if record.name.startswith("sqlalchemy.engine") and not record.msg.startswith("["):
         record.source = source_line()
     return True
@@ -72,7 +67,6 @@ def log_slow_statement(sql: str, seconds: float, waited: float) -> None:
 
 handler = logging.StreamHandler()
 handler.addFilter(add_request)
-handler.addFilter(add_source)
 handler.setFormatter(
     TextFormatter(TEXT)
     if sys.stderr.isatty()

@@ -102,7 +102,6 @@ def test_a_terminal_gets_the_line_that_asked_below_a_statement() -> None:
     name = "sqlalchemy.engine.Engine"
     record = logging.LogRecord(name, logging.INFO, "", 0, "SELECT 1\nFROM orders", None, None)
     logs.add_request(record)
-    logs.add_source(record)
 
     lines = logs.TextFormatter(logs.TEXT).format(record).splitlines()
 
