@@ -46,6 +46,13 @@ VARIANTS = [
     if (database, vectors) != ("mysql", "yes")
 ]
 
+# The files in the order in which they begin: long ones first, so that xdist's processes end together.
+# The very first has a limit, and is beside one that leaves it a processor.
+LONGEST = """
+    machines refused_answers variants cruft benchmark example_removed resource under_faults bench
+    development image service lifting migrations_of_any_model phrasebook monitoring
+""".split()
+
 # What the shell, make or a virtual environment around these tests would hand down.
 OUTER = re.compile(
     r"PYTHON.*|PYTEST_.*|VIRTUAL_ENV|MAKE.*|MFLAGS|GIT_(DIR|WORK_TREE|INDEX_FILE)|.*_DATABASE_URL"
@@ -157,6 +164,17 @@ def files(project: Path) -> dict[str, str]:
         for path in sorted(project.rglob("*"))
         if path.is_file() and made_later.isdisjoint(path.relative_to(project).parts)
     }
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the files. Last, since pytest sorts by `service`, through all files."""
+
+    def place(item: pytest.Item) -> int:
+        name = item.path.stem.removeprefix("test_")
+        return [*LONGEST, name].index(name)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -23,6 +23,7 @@ from sqlalchemy import URL, delete, make_url, select
 from sqlalchemy import URL, delete, make_url, text
 <% endif %>
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from xdist.scheduler import LoadGroupScheduling  # type: ignore[import-untyped]
 
 from app.api.middleware import LastResort
 from app.core.db import Database
@@ -75,11 +76,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of the process in one of xdist's workers: each would start its own."""
-    for item in items:
-        if "shared_server" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("process"))
+class OneProcess(LoadGroupScheduling):  # type: ignore[misc]
+    """Keeps the tests of the process in one of xdist's workers: each would start its own.
+
+    By their ids: the mark for a group is lost between xdist 3.8 and pytest 9.2.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "process" if "[process" in nodeid else str(super()._split_scope(nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneProcess | None:
+    """Tell xdist how to hand the tests out, where nobody asks for another way."""
+    return OneProcess(config, log) if config.getoption("dist") == "loadgroup" else None
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -240,7 +250,7 @@ async def committing_client(app: FastAPI, clean: None) -> AsyncIterator[AsyncCli
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", params=["process"])
 async def shared_server() -> AsyncIterator[Process]:
     """Return the application as production runs it: a process with a port."""
     async with serve("app.main:app", "--access-log") as process:
@@ -250,5 +260,5 @@ async def shared_server() -> AsyncIterator[Process]:
 @pytest.fixture
 async def server(shared_server: Process, clean: None) -> AsyncIterator[AsyncClient]:
     """Return a client of a real server."""
-    async with AsyncClient(base_url=shared_server.url) as client:
+    async with shared_server.client() as client:
         yield client

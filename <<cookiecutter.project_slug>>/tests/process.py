@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from httpx2 import AsyncClient
 from websockets.asyncio.client import connect
 
 PROJECT = Path(__file__).parent.parent
@@ -52,6 +53,10 @@ class Process:
     url: str
     child: Child
     log: Path
+
+    def client(self) -> AsyncClient:
+        """Return a client of it. It speaks no TLS, whose certificates take long to load."""
+        return AsyncClient(base_url=self.url, verify=False)
 
     def websocket(self, path: str) -> connect:
         """Return a WebSocket to open: `async with server.websocket("/path") as socket`."""

@@ -4,7 +4,7 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -35,7 +35,7 @@ def database(app: FastAPI) -> Database:
     return state
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", params=["process"])
 async def shared_server(database: Database) -> AsyncIterator[Process]:
     """Return the application as production runs it: a process with a port."""
     async with serve("tests.core.routes:app", "--access-log") as process:
@@ -86,6 +86,15 @@ async def tables_of(metadata: MetaData, database: Database) -> AsyncIterator[Non
 def be_impatient(database: Database, seconds: float) -> None:
     """Shorten the wait for a free connection, not that for a new one: a busy machine needs it."""
     database.pool._timeout = seconds
+
+
+async def until(there: Callable[[], object]) -> None:
+    """Wait until something is there, such as what exporters send when they like."""
+    async with asyncio.timeout(30):
+        while True:
+            if there():
+                return
+            await asyncio.sleep(0.02)
 
 
 async def has_closed(driver: Any) -> None:

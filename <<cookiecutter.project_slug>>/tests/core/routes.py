@@ -22,6 +22,7 @@ from app.core.config import load_settings
 from app.core.db import Database
 from app.core.deps import DatabaseDep, RetryRoute, SessionDep
 from app.main import create_app
+from app.main import settings as usual
 from dev import database as databases
 from tests.core import people
 from tests.core.tables import Person, PersonRead
@@ -205,7 +206,7 @@ def make(*routers: APIRouter, **settings: Any) -> FastAPI:
 
     They come before those of the service, which may have the same paths.
     """
-    app = create_app(load_settings().model_copy(update=settings))
+    app = create_app(usual.model_copy(update=settings))
     for each in (router, people.router, *routers):
         app.include_router(each)
         app.router.routes.insert(0, app.router.routes.pop())

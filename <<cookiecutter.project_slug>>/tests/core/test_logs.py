@@ -34,7 +34,7 @@ ORIGIN = "https://example.com"
 async def test_every_answer_has_an_id(
     shared_server: Process, method: str, path: str, status: int
 ) -> None:
-    async with AsyncClient(base_url=shared_server.url) as client:
+    async with shared_server.client() as client:
         named = await client.request(method, path, headers=GIVEN)
         first, second = [await client.request(method, path) for _ in range(2)]
 
@@ -55,7 +55,7 @@ async def test_an_id_that_would_spoil_the_log_is_replaced(given: bytes) -> None:
 
 async def test_lines_of_a_request_carry_its_id(shared_server: Process) -> None:
     log = shared_server.log.read_text()
-    async with AsyncClient(base_url=shared_server.url) as client:
+    async with shared_server.client() as client:
         await client.get("/bug", headers=GIVEN | {"X-Request-ID": "order-8"})
     lines = [json.loads(line) for line in shared_server.log.read_text().splitlines()]
 

@@ -1,19 +1,19 @@
 """What the dashboard and the alerts ask Prometheus for is what the service exports, and is true."""
 
 import json
+import random
 import re
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from httpx2 import AsyncClient
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.core import telemetry
 from app.core.db import Database
 from app.core.queries import Queries
-from tests.core.conftest import be_impatient, started
+from tests.core.conftest import be_impatient, started, until
 from tests.core.people import PERSON_BY_ID
 from tests.process import PROJECT, serve
 
@@ -50,16 +50,25 @@ def exported(page: str) -> dict[str, set[str]]:
     return {name: set(re.findall(r'(\w+)="', labels)) for name, labels in lines}
 
 
-async def test_the_dashboard_and_the_alerts_ask_for_what_is_exported(database: Database) -> None:
+async def test_the_dashboard_and_the_alerts_ask_for_what_each_worker_exports(
+    database: Database,
+) -> None:
+    port = str(random.randrange(20_000, 30_000))
     async with (
-        serve("tests.core.routes:app", METRICS_PORT="21000") as server,
-        AsyncClient(base_url=server.url, timeout=20) as client,
+        serve("tests.core.routes:app", "--workers", "2", METRICS_PORT=port) as server,
+        server.client() as client,
     ):
+        await until(lambda: server.log.read_text().count("startup complete") == 2)
         assert (await client.get("/people")).status_code == 200
         # Run again in vain, and answered 503: with that, everything has been counted once.
         assert (await client.get(f"/fail/{DEADLOCK}")).status_code == 503
-        [metrics] = re.findall(r"Metrics: (http://[\w.:/]+)", server.log.read_text())
-        page = (await client.get(metrics)).text
+        addresses = re.findall(r"Metrics: (http://[\w.:/]+)", server.log.read_text())
+        pages = [(await client.get(address)).text for address in addresses]
+    assert len(set(addresses)) == 2
+    instances = [re.findall('service_instance_id="([^"]+)"', each) for each in pages]
+    assert instances[0] != instances[1]
+    assert all("db_client_connection_max" in each for each in pages)
+    page = "".join(pages)
     there = exported(page)
 
     dashboard = "\n".join(target["expr"] for target in targets())

@@ -126,7 +126,7 @@ async def test_a_bug_keeps_the_connection_and_is_logged_once(shared_server: Proc
         assert await get("/bug-after-answer") == "200"
         assert await get("/health/live") == "200"
     writer.close()
-    async with AsyncClient(base_url=shared_server.url) as client:
+    async with shared_server.client() as client:
         # Half of an answer must not look like a whole one.
         with pytest.raises(RemoteProtocolError):
             await client.get("/bug-in-answer")

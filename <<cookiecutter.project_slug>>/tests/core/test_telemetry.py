@@ -1,10 +1,8 @@
 """Where a request's time goes is told to whoever asks, by the usual names, and to nobody else."""
 
 import asyncio
-import random
 import re
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -20,7 +18,7 @@ from app.core.config import load_settings
 from app.core.db import Database
 from app.core.queries import Queries, Read
 from app.core.server_errors import error_type
-from tests.core.conftest import started
+from tests.core.conftest import started, until
 from tests.core.receiver import attributes, points, receiving
 from tests.core.routes import SLEEP
 from tests.core.tables import Person
@@ -50,15 +48,6 @@ DEADLOCK, UNKNOWN_COLUMN, SYSTEMS = "1213", "1054", {"mysql", "mariadb"}
 <% endif %>
 SECRET = "nobody-should-see-this@example.com"
 POOL, STATE = "db.client.connection.pool.name", "db.client.connection.state"
-
-
-async def until(there: Callable[[], object]) -> None:
-    """Wait until something is there: exporters send it when they like."""
-    async with asyncio.timeout(30):
-        while True:
-            if there():
-                return
-            await asyncio.sleep(0.02)
 
 
 async def get_into_everything(client: AsyncClient) -> None:
@@ -92,7 +81,7 @@ async def test_all_is_exported_by_its_name_with_its_unit_and_without_values(
         export["OTEL_EXPORTER_OTLP_ENDPOINT"] = receiver.url
         async with (
             serve("tests.core.routes:app", **settings, **export) as process,
-            AsyncClient(base_url=process.url) as client,
+            process.client() as client,
         ):
             await get_into_everything(client)
             await until(lambda: receiver.metrics.keys() >= UNITS.keys())
@@ -293,19 +282,6 @@ async def test_where_nobody_looks_nothing_listens(database: Database) -> None:
     assert database.on_statement is None
     assert engine not in [watch.engine for watch in telemetry.watches]
     assert not engine.pool.dispatch.checkout
-
-
-async def test_each_worker_serves_its_metrics() -> None:
-    port = str(random.randrange(20_000, 30_000))
-    async with serve("app.main:app", "--workers", "2", METRICS_PORT=port) as process:
-        await until(lambda: process.log.read_text().count("startup complete") == 2)
-        addresses = re.findall(r'Metrics: (http://[^\s"]+)', process.log.read_text())
-        async with AsyncClient() as client:
-            pages = [(await client.get(address)).text for address in addresses]
-    assert all("db_client_connection_max" in page for page in pages)
-    assert len(set(addresses)) == 2
-    instances = [re.findall('service_instance_id="([^"]+)"', page) for page in pages]
-    assert instances[0] != instances[1]
 
 
 def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
