@@ -59,8 +59,8 @@ def load(
     """Send requests: a client the next one when the last is answered. Raises RuntimeError."""
     # It counts whole seconds; told to stop before, it still says what it has seen.
     words = ["wrk", "--threads=1", f"--connections={clients}", f"--duration={int(seconds) + 2}s"]
-    words += ["--timeout=10s", f"--script={Path(__file__).with_name('load.lua')}", url]
-    words += [f"--header={name}: {value}" for name, value in headers.items()]
+    words += ["--timeout=10s", f"--script={Path(__file__).with_name('load.lua')}"]
+    words += [*(f"--header={name}: {value}" for name, value in headers.items()), url]
     with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
         file.writelines("\t".join(request) + "\n" for request in requests)
         file.seek(0)

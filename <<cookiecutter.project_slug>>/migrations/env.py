@@ -72,7 +72,6 @@ def configure(**target: object) -> None:
 <% endif %>
     context.configure(
         target_metadata=Base.metadata,
-        compare_type=True,
         compare_server_default=True,
         render_item=autogenerate.render_item,
         process_revision_directives=autogenerate.arrange,
