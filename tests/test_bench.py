@@ -194,8 +194,8 @@ def test_a_sleep_in_a_route_is_caught_by_name(service: Service, tmp_path: Path) 
     said = python(project, *bench, "--check", code=1).partition("Slower than before:")[2]
     assert re.search(rf"^  {re.escape(READ)}: \d+% of its baseline$", said, re.MULTILINE)
 
-    # How much noise this machine makes is not tested: a tenth as fast is fast enough here.
-    file.write_text(json.dumps({name: share / 10 for name, share in baseline.items()}))
+    # How much noise this machine makes is not tested: half as fast is fast enough here.
+    file.write_text(json.dumps({name: share / 2 for name, share in baseline.items()}))
     users.write_text(text)
     assert "No route is slower than its baseline." in python(project, *bench, "--check")
     users.write_text(text.replace('@router.patch("/{user_id}"', '@router.patch("/{user_id}/all"'))
