@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from cookiecutter.environment import StrictEnvironment
 from cookiecutter.main import cookiecutter
+from jinja2 import FileSystemBytecodeCache
 
 # These run in a generated service, by its own Python.
 collect_ignore = ["clusters", "faults", "migrations"]
@@ -46,8 +48,8 @@ VARIANTS = [
     if (database, vectors) != ("mysql", "yes")
 ]
 
-# The files in the order in which they begin: long ones first, so that xdist's processes end together.
-# The very first has a limit, and is beside one that leaves it a processor.
+# The files in the order in which they begin: the longest first, so that xdist's processes end
+# together. The very first has a limit, and is beside one that leaves it a processor.
 LONGEST = """
     machines refused_answers variants cruft benchmark example_removed resource under_faults bench
     development image service lifting migrations_of_any_model phrasebook monitoring
@@ -186,6 +188,17 @@ def _own_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["COOKIECUTTER_CONFIG"] = str(settings)
 
 
+@pytest.fixture(scope="session")
+def _compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compile each file of the template once, and not for each project; Jinja sees a change."""
+    cache = FileSystemBytecodeCache(str(tmp_path_factory.mktemp("compiled")))
+    with pytest.MonkeyPatch.context() as patch:
+        # As if cookiecutter gave it to Jinja; what Jinja has been given instead, none, is left out.
+        shared = property(lambda _: cache, lambda *_: None)
+        patch.setattr(StrictEnvironment, "bytecode_cache", shared, raising=False)
+        yield
+
+
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """Return a folder that every user can get at, unlike pytest's own."""
@@ -196,7 +209,7 @@ def open_folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-def render(tmp_path: Path) -> Render:
+def render(tmp_path: Path, _compiled: None) -> Render:
     """Render a project in this process, without hooks."""
 
     def render(output: Path = tmp_path, **answers: str) -> Path:

@@ -104,7 +104,9 @@ def connected() -> Database:
 
 async def asked(monkeypatch: pytest.MonkeyPatch, hosts: str, query: str = "") -> str:
     """Return what comes of a URL: an encrypted connection, a plain one, or why there is none."""
-    monkeypatch.setenv("DATABASE_URL", f"{DRIVER}://app:{quote(PASSWORD)}@{hosts}/{DATABASE}{query}")
+    monkeypatch.setenv(
+        "DATABASE_URL", f"{DRIVER}://app:{quote(PASSWORD)}@{hosts}/{DATABASE}{query}"
+    )
     async with connected() as database:
         try:
             async with database.session() as session:
@@ -116,7 +118,9 @@ async def asked(monkeypatch: pytest.MonkeyPatch, hosts: str, query: str = "") ->
 
 async def stored(monkeypatch: pytest.MonkeyPatch, hosts: str, query: str) -> int:
     """Return how many rows there are after one statement that stores three."""
-    monkeypatch.setenv("DATABASE_URL", f"{DRIVER}://app:{quote(PASSWORD)}@{hosts}/{DATABASE}{query}")
+    monkeypatch.setenv(
+        "DATABASE_URL", f"{DRIVER}://app:{quote(PASSWORD)}@{hosts}/{DATABASE}{query}"
+    )
     async with connected() as database, database.session() as session:
         await session.execute(text("CREATE TEMPORARY TABLE rows_of_one (number integer)"))
         statement = text("INSERT INTO rows_of_one VALUES (:number)")
