@@ -97,7 +97,15 @@ def shell(url: URL) -> tuple[list[str], dict[str, str]]:
 
 async def execute(url: URL, statement: str) -> str:
     """Run one statement outside of any transaction; return its first value, if any, as text."""
+<% if cookiecutter.database == "mysql" %>
+    # The driver prints the server's notes, such as that there was no database to drop.
+    options = {"init_command": "SET sql_notes = 0"}
+    engine = create_async_engine(
+        url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=options
+    )
+<% else %>
     engine = create_async_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+<% endif %>
     async with engine.connect() as connection:
         result = await connection.execute(text(statement))
         value = result.scalar() if result.returns_rows else ""
