@@ -45,7 +45,11 @@ ANSWERS: dict[str, tuple[int, str] | None] = {
     "28": REFUSED,
     "3D000": AWAY,
     "40": CONTENDED,
+    # By the condition of a view.
+    "44000": REFUSED_VALUE,
     "53": BUSY,
+    # Too long for its index, or for a full-text search.
+    "54000": REFUSED_VALUE,
     "55P03": CONTENDED,
     "57": AWAY,
     "58": AWAY,
@@ -63,6 +67,10 @@ def answer_to(error: DBAPIError) -> tuple[int, str] | None:
     wrong_type = (isinstance(cause, TypeError | AttributeError) for cause in causes(error.orig))
     if code == "22000" and any(wrong_type):
         return None
+    # Python takes and writes JSON that is none to the server: NaN, or half of a character.
+    source = (getattr(cause, "server_source_filename", None) for cause in causes(error.orig))
+    if code == "22P02" and "jsonfuncs.c" in source:
+        return REFUSED_VALUE
     for length in (5, 2):
         if code[:length] in ANSWERS:
             return ANSWERS[code[:length]]

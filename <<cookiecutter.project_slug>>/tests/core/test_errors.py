@@ -31,6 +31,7 @@ from tests.core.tables import Person
         ("28P01", 503),  # wrong password
         ("3D000", 503),  # no such database
         ("40001", 503),  # serialization failure, again and again
+        ("44000", 422),  # check option of a view
         ("53300", 503),  # too many connections
         ("55P03", 503),  # lock not available
         ("57P01", 503),  # shutting down
