@@ -88,6 +88,9 @@ async def test_any_other_error_of_the_server_is_a_bug(client: AsyncClient) -> No
     with pytest.raises(DBAPIError):
 <% if cookiecutter.database == "postgresql" %>
         await client.get("/fail/42883")
+    # No number is left for a key.
+    with pytest.raises(DBAPIError):
+        await client.get("/fail/2200H")
 <% else %>
         await client.get("/fail/1305")
     # MariaDB has no number left for a key. It is the driver's class for the server's own troubles.
