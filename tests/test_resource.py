@@ -115,6 +115,14 @@ def test_what_cannot_be_made_is_refused_in_one_line(
     assert status(project) == ""
 
 
+def test_a_type_whose_name_the_server_would_cut_is_refused(service: Service) -> None:
+    """MySQL has no types with names."""
+    read = f"from dev.fields import *; parse_field('{'a' * 30}:enum(x)', '{'b' * 30}')"
+    is_cut = service.project.parent.name == "postgresql"
+    said = python(service.project, "-c", read, code=int(is_cut))
+    assert ("too long" in said) == is_cut
+
+
 def test_what_is_needed_elsewhere_stays(project: Path) -> None:
     python(project, "-m", "dev", "resource", "order", "a:int")
     model = project / "app/models/order.py"
