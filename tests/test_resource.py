@@ -1,7 +1,6 @@
 """`make resource` writes what a person would have written and proves it, and can be undone."""
 
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -48,14 +47,10 @@ def is_clean(project: Path) -> None:
 
 
 def test_a_resource_comes_with_its_proof_and_goes_without_a_trace(project: Path) -> None:
-    began = time.monotonic()
     said = make(project, "resource", "name=order", f"fields={SHOP}")
-    took = time.monotonic() - began
     found = re.search(r"^(\d+) passed in ", said, re.MULTILINE)
     assert found, said
     assert int(found[1]) >= 20
-    # Twice the seconds that it may take: other tests run beside it.
-    assert took < 80
     is_clean(project)
     refused = make(project, "remove", "name=user", code=2)
     assert "name=user: app/models/order.py, tests/test_orders.py would miss it" in refused

@@ -30,7 +30,8 @@ CHANGED = (503, "The database's tables are being changed")
 # The answers to errors of the server, by the beginning of their SQLSTATE
 # (https://www.postgresql.org/docs/current/errcodes-appendix.html). None is a bug of ours: what a
 # client may send is checked before, so a value that is missing (23502), or that its type does not
-# know (22P02, such as a new member of an enum without its migration), is our mistake.
+# know (22P02, such as a new member of an enum without its migration), is our mistake. So are keys
+# that ran out (2200H).
 ANSWERS: dict[str, tuple[int, str] | None] = {
     "23505": ALREADY_EXISTS,
     "23P01": ALREADY_EXISTS,
@@ -38,6 +39,7 @@ ANSWERS: dict[str, tuple[int, str] | None] = {
     "23502": None,
     "23": REFUSED_VALUE,
     "22P02": None,
+    "2200H": None,
     "22": REFUSED_VALUE,
     "57014": TOO_LONG,
     "08": AWAY,
@@ -45,7 +47,11 @@ ANSWERS: dict[str, tuple[int, str] | None] = {
     "28": REFUSED,
     "3D000": AWAY,
     "40": CONTENDED,
+    # By the condition of a view.
+    "44000": REFUSED_VALUE,
     "53": BUSY,
+    # Too long for its index, or for a full-text search.
+    "54000": REFUSED_VALUE,
     "55P03": CONTENDED,
     "57": AWAY,
     "58": AWAY,
@@ -63,6 +69,19 @@ def answer_to(error: DBAPIError) -> tuple[int, str] | None:
     wrong_type = (isinstance(cause, TypeError | AttributeError) for cause in causes(error.orig))
     if code == "22000" and any(wrong_type):
         return None
+    # Python takes and writes JSON that is none to the server: NaN, or half of a character.
+<% if cookiecutter.sync_bridge == "yes" %>
+    # asyncpg's is in the error itself, psycopg's in its `diag`.
+    source = {
+        getattr(getattr(cause, "diag", None), "source_file", None)
+        or getattr(cause, "server_source_filename", None)
+        for cause in causes(error.orig)
+    }
+<% else %>
+    source = {getattr(cause, "server_source_filename", None) for cause in causes(error.orig)}
+<% endif %>
+    if code == "22P02" and "jsonfuncs.c" in source:
+        return REFUSED_VALUE
     for length in (5, 2):
         if code[:length] in ANSWERS:
             return ANSWERS[code[:length]]

@@ -166,13 +166,13 @@ class Connection:
         plans = self._plans.get(statement)
         if plans is None:
             plans = self._plans[statement] = {}
-<% if cookiecutter.database == "postgresql" %>
-        key = self._database, self._database.ending.text, frozenset(values)
-<% else %>
         key = self._database, frozenset(values)
-<% endif %>
         plan = plans.get(key)
+<% if cookiecutter.database == "postgresql" %>
+        if plan is None or not plan.sql.endswith(self._database.ending.text):
+<% else %>
         if plan is None:
+<% endif %>
             plan = plans[key] = await self._make_plan(statement, values)
         values = plan.complete(values)
         if isinstance(statement, Update):
@@ -280,8 +280,4 @@ class Connection:
 
 
 # By the names of the values that are given.
-<% if cookiecutter.database == "postgresql" %>
-Plans = WeakKeyDictionary[Statement[Any], dict[tuple[Database, str, frozenset[str]], Plan]]
-<% else %>
 Plans = WeakKeyDictionary[Statement[Any], dict[tuple[Database, frozenset[str]], Plan]]
-<% endif %>

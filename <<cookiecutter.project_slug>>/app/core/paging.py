@@ -168,7 +168,9 @@ def check_value(type_: TypeEngine[Any], value: Any, dialect: Dialect) -> None:
     """Raise HTTPException for a value that no row can have had, as the driver would fail at it."""
 <% if cookiecutter.database == "postgresql" %>
     zoned = type_.timezone if isinstance(type_, DateTime | Time) else None
-    if isinstance(value, datetime | time) and zoned is (value.tzinfo is None):
+    # Infinity has no zone: these two are what the driver gives for it.
+    infinite = value in (datetime.min, datetime.max)
+    if isinstance(value, datetime | time) and zoned is (value.tzinfo is None) and not infinite:
         raise HTTPException(422, NO_CURSOR)
 <% else %>
     if isinstance(value, int) and not -(2**63) <= value < 2**64:

@@ -5,7 +5,12 @@ from typing import Any, cast
 <% if cookiecutter.database == "postgresql" %>
 from uuid import uuid4
 
-from asyncpg import InternalClientError, InvalidCachedStatementError
+from asyncpg import (
+    InternalClientError,
+    InternalServerError,
+    InvalidCachedStatementError,
+    InvalidSQLStatementNameError,
+)
 from sqlalchemy import Connection, Engine, ExceptionContext, event
 <% else %>
 
@@ -132,8 +137,17 @@ def is_conflict(error: BaseException) -> bool:
 
 
 def is_stale(error: DBAPIError) -> bool:
-    """Return whether another process's change of the schema made a prepared statement stale."""
-    return any(isinstance(cause, InvalidCachedStatementError) for cause in causes(error.orig))
+    """Return whether a prepared statement is not what it was, and has done nothing.
+
+    Another process has changed the schema: columns have other types, or a type is gone that it
+    knows by a number. Or the statement itself is gone, after DISCARD ALL or behind a pooler.
+    """
+    return any(
+        isinstance(cause, InvalidCachedStatementError | InvalidSQLStatementNameError)
+        # The server says this in no other language.
+        or (isinstance(cause, InternalServerError) and "cache lookup failed" in str(cause))
+        for cause in causes(error.orig)
+    )
 
 
 class Ending:

@@ -31,6 +31,7 @@ from tests.core.tables import Person
         ("28P01", 503),  # wrong password
         ("3D000", 503),  # no such database
         ("40001", 503),  # serialization failure, again and again
+        ("44000", 422),  # check option of a view
         ("53300", 503),  # too many connections
         ("55P03", 503),  # lock not available
         ("57P01", 503),  # shutting down
@@ -87,6 +88,9 @@ async def test_any_other_error_of_the_server_is_a_bug(client: AsyncClient) -> No
     with pytest.raises(DBAPIError):
 <% if cookiecutter.database == "postgresql" %>
         await client.get("/fail/42883")
+    # No number is left for a key.
+    with pytest.raises(DBAPIError):
+        await client.get("/fail/2200H")
 <% else %>
         await client.get("/fail/1305")
     # MariaDB has no number left for a key. It is the driver's class for the server's own troubles.

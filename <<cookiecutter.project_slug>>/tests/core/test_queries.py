@@ -38,6 +38,9 @@ from sqlalchemy import (
     bindparam,
     func,
     select,
+<% if cookiecutter.database == "postgresql" %>
+    text,
+<% endif %>
     update,
 )
 from sqlalchemy.exc import DBAPIError
@@ -46,6 +49,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.core.db import Database, error_code
 from app.core.queries import Create, Queries, Read, Update
+<% if cookiecutter.database == "postgresql" %>
+from app.core.retries import retry_conflicts
+<% endif %>
 <% if cookiecutter.database == "mysql" %>
 from app.models.base import UTCDateTime
 <% endif %>
@@ -153,6 +159,37 @@ async def test_types_come_back_as_from_a_session(database: Database, things: Que
         assert type(getattr(read, name)) is type(getattr(thing, name))
 
 
+<% if cookiecutter.database == "postgresql" %>
+# As a revision does it that takes a member away.
+TYPE_ANEW = """DO $$ BEGIN
+    ALTER TYPE colour RENAME TO old_colour;
+    CREATE TYPE colour AS ENUM ('RED');
+    ALTER TABLE _test_things ALTER colour TYPE colour USING colour::text::colour;
+    DROP TYPE old_colour;
+END $$"""
+
+
+@pytest.mark.parametrize("change", [TYPE_ANEW, "DEALLOCATE ALL"])
+@pytest.mark.parametrize("way", ["alone", "session"])
+async def test_what_was_prepared_may_be_gone(things: Queries, change: str, way: str) -> None:
+    async with started(pool_size=1) as (_, database):
+        queries = Queries(database)
+
+        async def create() -> None:
+            if way == "alone":
+                await queries.create(CREATE_THING, **VALUES)
+            else:
+                async with database.session() as session:
+                    session.add(Thing(**VALUES))
+
+        await create()
+        async with database.session() as session:
+            await session.execute(text(change))
+        await retry_conflicts(create)
+        assert len(await queries.all(THINGS, key=VALUES["key"], day=VALUES["day"])) == 2
+
+
+<% endif %>
 async def test_errors_are_those_of_a_session(database: Database, clean: None) -> None:
     queries = Queries(database)
     create = Create(PersonRead, Person, PERSON)

@@ -111,6 +111,10 @@ ACTIONS = {
     "check": insert(weight=0),
     "too-long": insert(label=SECRET * 9),
     "too-large": run("UPDATE _test_boxes SET weight = :weight", weight=2**40),
+<% if cookiecutter.database == "postgresql" %>
+    "no-json": run("SELECT CAST(CAST(:value AS text) AS jsonb)", value="[NaN]"),
+    "too-long-for-a-search": run("SELECT CAST(repeat('a', 3000) AS tsvector)"),
+<% endif %>
     "insert-child": run("INSERT INTO _test_things (id, box_id) VALUES (9, 99)"),
     "update-child": run("UPDATE _test_things SET box_id = 99"),
     "delete-parent": run("DELETE FROM _test_boxes WHERE id = 11"),
@@ -168,6 +172,8 @@ async def client(database: Database) -> AsyncIterator[AsyncClient]:
 <% if cookiecutter.database == "postgresql" %>
         ("too-long", 422, REFUSED_VALUE, "22001"),
         ("too-large", 422, REFUSED_VALUE, "22000"),
+        ("no-json", 422, REFUSED_VALUE, "22P02"),
+        ("too-long-for-a-search", 422, REFUSED_VALUE, "54000"),
 <% else %>
         ("too-long", 422, REFUSED_VALUE, "1406 label"),
         ("too-large", 422, REFUSED_VALUE, "1264 weight"),
