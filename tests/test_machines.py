@@ -5,7 +5,6 @@ import pwd
 import runpy
 import shlex
 import shutil
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -26,9 +25,7 @@ def test_make_service_in_a_fresh_clone(tmp_path: Path) -> None:
     cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
     env = environment(HOME=str(home), XDG_CACHE_HOME=cache)
 
-    start = time.monotonic()
     said = run("make", "service", cwd=clone, env=env).stdout
-    seconds = time.monotonic() - start
     *_, server, count, _, cd, dev, test = said.splitlines()
     assert server.startswith("  PostgreSQL 18.")
     assert " tests passed in " in count
@@ -38,8 +35,6 @@ def test_make_service_in_a_fresh_clone(tmp_path: Path) -> None:
         "  make test",
     ]
     assert run("git", "status", "--porcelain", cwd=clone).stdout == ""
-    # 30 s is what it may take on two cores; the other one may be busy with other tests.
-    assert seconds < 60, said
 
     answers = "ANSWERS=run_tests=no project_name='My Shop'"
     for _ in "again", "and again":

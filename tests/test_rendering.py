@@ -27,7 +27,7 @@ CHOICES = list(itertools.product(VARIANTS, PYTHON_VERSIONS, ("yes", "no")))
 NOT_CHOSEN = {
     ("database", "postgresql"): re.compile("mysql|mariadb|asyncmy", re.IGNORECASE),
     ("database", "mysql"): re.compile("postgres|asyncpg|psycopg", re.IGNORECASE),
-    ("vector_search", "no"): re.compile("vector|embedding|hnsw|documents", re.IGNORECASE),
+    ("vector_search", "no"): re.compile("(?<!ts)vector|embedding|hnsw|documents", re.IGNORECASE),
     ("sync_bridge", "no"): re.compile("bridge|sync_pool|sync_database|syncsession|/reports"),
 }
 ODD = {

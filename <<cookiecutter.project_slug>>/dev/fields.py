@@ -225,6 +225,11 @@ def parse_field(words: str, resource: str) -> Field:
         good = all(re.fullmatch(r"\w{1,40}", choice) for choice in choices)
         if not good or len({plain(choice) for choice in choices}) < len(choices):
             raise Refused(f"{words}: name each choice once, such as enum(open,paid)")
+<% if cookiecutter.database == "postgresql" %>
+        # The server cuts longer names, and needs four letters more to change the members.
+        if len(f"{resource}_{name}_old") > 63:
+            raise Refused(f"{words}: too long, {resource}_{name} names its type; shorten one")
+<% endif %>
         said = ", ".join(f'"{choice}"' for choice in choices)
         column = f'Enum({said}, name="{resource}_{name}")'
         sample = f"[{said}][number % {len(choices)}]"

@@ -71,6 +71,7 @@ def make(name: str, fields: str, key: str, plural: str) -> int:
         with changed(files):
             write_revision(url, f"create {resource.plural}")
         for path in (*files, *resource.revisions):
-            print(path.relative_to(PROJECT))
+            # Before what the tests say, also in a pipe.
+            print(path.relative_to(PROJECT), flush=True)
         tests = [sys.executable, "-m", "pytest", "-q", str(resource.files["test"])]
         return subprocess.run(tests, cwd=PROJECT).returncode

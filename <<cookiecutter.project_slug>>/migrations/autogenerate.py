@@ -11,6 +11,9 @@ from alembic.ddl.base import IdentityColumnDefault
 from alembic.operations import ops
 from alembic.operations.ops import MigrateOperation, MigrationScript
 from alembic.runtime.migration import MigrationContext
+<% if cookiecutter.database == "postgresql" %>
+from alembic.util import CommandError
+<% endif %>
 <% if cookiecutter.vector_search == "yes" %>
 from pgvector.sqlalchemy import VECTOR
 <% endif %>
@@ -26,6 +29,11 @@ from migrations.enums import compare_enums, enum_of, render_enum, retyped
 from migrations.sql import QUOTE, Sql
 <% else %>
 from migrations.steps import one_change_each
+<% endif %>
+<% if cookiecutter.database == "postgresql" %>
+
+# Bytes: PostgreSQL's NAMEDATALEN - 1.
+LONGEST_NAME = 63
 <% endif %>
 
 
@@ -101,8 +109,23 @@ def schemas_of(metadata: MetaData) -> set[str | None]:
     return {None, *(table.schema for table in metadata.sorted_tables)}
 
 
+def check_lengths(metadata: MetaData) -> None:
+    """Raise CommandError for a name that the server would cut.
+
+    The next comparison would drop what it does not know by its whole name.
+    """
+    for table in metadata.sorted_tables:
+        types = [enum.name for column in table.columns if (enum := enum_of(column.type))]
+        for name in (table.schema, table.name, *(column.name for column in table.columns), *types):
+            if name is not None and len(name.encode()) > LONGEST_NAME:
+                raise CommandError(
+                    f"{name}: PostgreSQL cuts names after {LONGEST_NAME} bytes; choose a shorter one"
+                )
+
+
 def compare_the_rest(context: MigrationContext, metadata: MetaData) -> Iterator[Sql]:
     """Yield what Alembic does not compare: schemas, and the types of Enum columns."""
+    check_lengths(metadata)
     connection = context.connection
     assert connection is not None
     schemas = schemas_of(metadata)

@@ -100,10 +100,10 @@ def migrate(connection: Connection) -> None:
             context.run_migrations()
     except Exception as error:
         # There is no transaction around a change of the schema: what was done stays done.
-        done = MigrationContext.configure(connection).get_current_revision()
+        done = " and ".join(MigrationContext.configure(connection).get_current_heads())
         error.add_note(
-            f"The migration stopped half-way, after revision {done}. What the next revision did"
-            " before it failed stays. Undo that by hand, mend the revision, and upgrade again:"
+            f"The migration stopped half-way, after revision {done or None}. What the next revision"
+            " did before it failed stays. Undo that by hand, mend the revision, and upgrade again:"
             " what is recorded as done is not done twice."
         )
         raise

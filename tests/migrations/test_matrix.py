@@ -22,11 +22,13 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from app.models import Base
 from dev import database as databases
 from dev import server as dev_server
 from sqlalchemy import URL, Column, ForeignKey, MetaData, Table, TypeDecorator
 from sqlalchemy.dialects import mysql, postgresql
+from tests.core import test_migrations as core
 
 PROJECT = Path.cwd()
 IS_POSTGRESQL = hasattr(dev_server, "open_to_all")
@@ -798,6 +800,53 @@ def test_case(models: Models, case: str) -> None:
     if last and IS_POSTGRESQL:
         types = "SELECT count(*) FROM pg_type WHERE typtype = 'e'"
         assert asyncio.run(databases.execute(models.url, types)) == "0"
+
+
+REFUSED: dict[str, tuple[State, str]] = {}
+if IS_POSTGRESQL:
+    REFUSED = {
+        "nameless": (of(column("a", sa.Enum("x"))), r"Enum of \w+\.a needs a name"),
+        "same_name": (
+            of(column("a", sa.Enum("x", name="e")), column("b", sa.Enum("y", name="e"))),
+            r"Enum of \w+\.b has the name of one with other members, e:",
+        ),
+        "long_enum": (of(column("a", sa.Enum("x", name="ü" * 32))), "ü: PostgreSQL cuts names"),
+        "long_column": (of(column("a" * 64)), "a: PostgreSQL cuts names after 63 bytes"),
+        "long_table": (lambda metadata: Table("t" * 64, metadata, key()), "t: PostgreSQL cuts"),
+    }
+
+
+def test_what_cannot_be_written_is_refused_in_one_line(models: Models) -> None:
+    """MySQL has no types to name, and cuts no names: it refuses long ones by itself."""
+    for state, reason in REFUSED.values():
+        models.declare(state)
+        with pytest.raises(CommandError, match=reason) as refused:
+            command.revision(models.config, "refused", autogenerate=True)
+        assert "\n" not in str(refused.value)
+
+
+def test_two_lines_of_revisions_are_joined(
+    models: Models, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two people have each written a revision after the same one."""
+    [head] = ScriptDirectory.from_config(models.config).get_heads()
+    for name in "first", "last":
+        command.revision(models.config, name, head=head, splice=True)
+    with pytest.raises(AssertionError, match="Join them: uv run alembic merge"):
+        core.test_one_head_and_names_that_sort_by_time(models.config)
+    command.upgrade(models.config, "heads")
+    command.merge(models.config, "heads", "merge")
+    [merge] = models.versions.glob("*_merge_*.py")
+    text = merge.read_text()
+    merge.write_text(text.replace("    pass", "    raise KeyError", 1))
+    with pytest.raises(KeyError):
+        command.upgrade(models.config, "head")
+    merge.write_text(text)
+    command.upgrade(models.config, "head")
+    models.check()
+    core.test_one_head_and_names_that_sort_by_time(models.config)
+    if check := getattr(core, "test_a_revision_changes_the_schema_once", None):
+        check(models.config, capsys)
 
 
 def test_a_precision_is_written(models: Models) -> None:

@@ -140,6 +140,8 @@ ANSWERS = {
     1406: REFUSED_VALUE,  # too long
     1153: REFUSED_VALUE,  # too long for any statement
     1690: REFUSED_VALUE,  # out of range once it is reckoned with
+    1369: REFUSED_VALUE,  # condition of a view
+    3140: REFUSED_VALUE,  # JSON that is none to the server, such as NaN (MySQL)
     3819: REFUSED_VALUE,  # check constraint
     3988: REFUSED_VALUE,  # letters that the column's character set has not (MySQL)
     4025: REFUSED_VALUE,  # check constraint (MariaDB)
@@ -153,6 +155,8 @@ ANSWERS = {
     1203: BUSY,  # too many connections of this user
     1226: BUSY,  # a limit of this user
     1041: BUSY,  # out of memory
+    1021: BUSY,  # disk full
+    1114: BUSY,  # disk full, to a table
     1290: READ_ONLY,  # --read-only
     1792: READ_ONLY,  # transaction
     1836: READ_ONLY,  # read-only mode

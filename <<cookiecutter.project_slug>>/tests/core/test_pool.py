@@ -224,6 +224,26 @@ async def test_what_comes_back_in_a_transaction_holds_no_lock() -> None:
         assert await asyncio.gather(*(database.ping() for _ in range(3))) == [None] * 3
 
 
+async def test_what_is_set_for_a_connection_ends_with_it() -> None:
+<% if cookiecutter.database == "postgresql" %>
+    change, ask = text("SET TimeZone = '+05:00'"), text("SHOW TimeZone")
+<% else %>
+    change, ask = text("SET SESSION time_zone = '+05:00'"), text("SELECT @@time_zone")
+<% endif %>
+    async with started(pool_size=1) as (_, database):
+        async with database.session() as session:
+            before = await session.scalar(ask)
+        async with database.engine.connect() as connection:
+            await connection.execute(change)
+            assert await connection.scalar(ask) != before
+            await connection.commit()
+            await connection.invalidate()
+        async with database.session() as session:
+            assert await session.scalar(ask) == before
+        assert not database.pool.slots.waiting
+        assert database.pool.checkedout() == 0
+
+
 async def test_a_crowd_is_refused_on_the_loop_of_production_too() -> None:
     """Its timers are not asyncio's: those that are due within a millisecond know no time."""
 
