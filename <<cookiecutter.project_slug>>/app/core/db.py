@@ -22,6 +22,9 @@ They need `fastapi>=0.165`, `sqlalchemy[asyncio]>=2.1.9` and `asyncmy`. The sett
 """
 
 import asyncio
+<% if cookiecutter.database == "postgresql" %>
+import json
+<% endif %>
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -165,6 +168,8 @@ class Database:
             echo=echo,
             # Values are people's data: kept out of errors, and so of logs.
             hide_parameters=not echo,
+            # Escaped, half a character would be stored, and could not be answered.
+            json_serializer=partial(json.dumps, ensure_ascii=False),
             # What comes back in the middle of a transaction is closed: see `FairPool`.
             pool_reset_on_return=None,
             connect_args={

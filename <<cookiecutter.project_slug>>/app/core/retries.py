@@ -74,15 +74,17 @@ def note_commit() -> None:
     _committed.get([]).append(True)
 
 
-def note_flush(session: Session, _: object) -> None:
-    """Remember that a session has written."""
+def note_write(session: Session, _: object = None) -> None:
+    """Remember that a session has written, which with autocommit is committed at once."""
     session.info["wrote"] = True
+    if session.connection().get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+        note_commit_of(session)
 
 
 def note_statement(state: ORMExecuteState) -> None:
     """Remember that a session may have written."""
     if not state.is_select:
-        state.session.info["wrote"] = True
+        note_write(state.session)
 
 
 def note_commit_of(session: Session) -> None:
@@ -95,7 +97,7 @@ def note_commit_of(session: Session) -> None:
 
 def listen_to_commits(sessions: Any) -> None:
     """Hear of what sessions of a class, or made by a factory, commit."""
-    event.listen(sessions, "after_flush", note_flush)
+    event.listen(sessions, "after_flush", note_write)
     event.listen(sessions, "do_orm_execute", note_statement)
     event.listen(sessions, "after_commit", note_commit_of)
 

@@ -89,7 +89,7 @@ async def test_after_a_rollback_a_connection_goes_on(database: Database, clean: 
     assert await stored(database) == ["a@example.com"]
 
 
-@pytest.mark.parametrize("way", ["commit", "begin", "begin_nested"])
+@pytest.mark.parametrize("way", ["commit", "begin", "begin_nested", "autocommit"])
 async def test_a_commit_of_ones_own_counts_as_one(way: str, clean: None) -> None:
     """It is not run again, and waits for what commits wait for."""
     own = APIRouter(route_class=RetryRoute)
@@ -100,6 +100,9 @@ async def test_a_commit_of_ones_own_counts_as_one(way: str, clean: None) -> None
         if way == "commit":
             await write(session, f"{len(waits)}@example.com")
             await session.commit()
+        elif way == "autocommit":
+            await session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+            await write(session, f"{len(waits)}@example.com")
         else:
             async with getattr(session, way)():
                 await write(session, f"{len(waits)}@example.com")

@@ -17,7 +17,18 @@ import pytest
 from fastapi import APIRouter
 from httpx2 import ASGITransport, AsyncClient
 <% if cookiecutter.database == "postgresql" %>
-from sqlalchemy import CheckConstraint, DateTime, Enum, ForeignKey, MetaData, String, text
+from sqlalchemy import (
+    JSON,
+    CheckConstraint,
+    DateTime,
+    Enum,
+    ForeignKey,
+    MetaData,
+    String,
+    literal,
+    select,
+    text,
+)
 <% else %>
 from sqlalchemy import CheckConstraint, Enum, ForeignKey, MetaData, String, text
 <% endif %>
@@ -113,6 +124,7 @@ ACTIONS = {
     "too-large": run("UPDATE _test_boxes SET weight = :weight", weight=2**40),
 <% if cookiecutter.database == "postgresql" %>
     "no-json": run("SELECT CAST(CAST(:value AS text) AS jsonb)", value="[NaN]"),
+    "half-a-character": lambda session: session.execute(select(literal({"a": "\ud800"}, JSON))),
     "too-long-for-a-search": run("SELECT CAST(repeat('a', 3000) AS tsvector)"),
 <% endif %>
     "insert-child": run("INSERT INTO _test_things (id, box_id) VALUES (9, 99)"),
@@ -173,6 +185,7 @@ async def client(database: Database) -> AsyncIterator[AsyncClient]:
         ("too-long", 422, REFUSED_VALUE, "22001"),
         ("too-large", 422, REFUSED_VALUE, "22000"),
         ("no-json", 422, REFUSED_VALUE, "22P02"),
+        ("half-a-character", 422, REFUSED_VALUE, "22000"),
         ("too-long-for-a-search", 422, REFUSED_VALUE, "54000"),
 <% else %>
         ("too-long", 422, REFUSED_VALUE, "1406 label"),
