@@ -142,6 +142,9 @@ ANSWERS = {
     1690: REFUSED_VALUE,  # out of range once it is reckoned with
     1369: REFUSED_VALUE,  # condition of a view
     3140: REFUSED_VALUE,  # JSON that is none to the server, such as NaN (MySQL)
+    3150: REFUSED_VALUE,  # JSON that is too large (MySQL)
+    3151: REFUSED_VALUE,  # JSON whose keys are too long (MySQL)
+    3157: REFUSED_VALUE,  # JSON that is too deep (MySQL)
     3819: REFUSED_VALUE,  # check constraint
     3988: REFUSED_VALUE,  # letters that the column's character set has not (MySQL)
     4025: REFUSED_VALUE,  # check constraint (MariaDB)
