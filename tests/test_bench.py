@@ -16,6 +16,7 @@ QUICK = ("--seconds=0.2", "--rounds=1")
 # A service without the example, whose routes need each other's rows, a token, and a text that no
 # schema tells.
 SHOP = """
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ from typing import Annotated, Literal
 from app.core.config import load_settings
 from app.core.prometheus import serving_metrics
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Response
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
 def allow(token: Annotated[str, Header()] = "") -> None:
@@ -79,6 +81,24 @@ async def delete_room(room: str) -> None: ...
 @router.get("/broken")
 async def broken() -> None:
     raise HTTPException(418, "a teapot")
+
+class Node(BaseModel):
+    children: list["Node"]
+
+@router.post("/tree")
+async def plant(data: Node) -> None: ...
+
+@router.head("/rooms")
+async def has_rooms() -> None: ...
+
+async def ticks() -> AsyncIterator[str]:
+    while True:
+        yield "tick"
+        await asyncio.sleep(0.1)
+
+@router.get("/events")
+async def listen() -> StreamingResponse:
+    return StreamingResponse(ticks())
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -221,13 +241,15 @@ def test_bench_of_other_routes(service: Service, tmp_path: Path) -> None:
     books = "/shelves/{shelf_id}/books"
     assert left.keys() == {
         *(f"POST {books}", f"GET {books}/{{number}}"),
-        *("DELETE /rooms/{room}", "GET /broken"),
+        *("DELETE /rooms/{room}", "GET /broken", "POST /tree", "GET /events"),
     }
+    assert "its schema has no end" in left["POST /tree"]
+    assert "its answer goes on for more than 3 s" in left["GET /events"]
     assert "no text for isbn found that matches ^[0-9]{3}-[0-9]+$" in left[f"POST {books}"]
     assert 'answered 418: {"detail":"a teapot"}' in left["GET /broken"]
     assert measured(project, said) == {
         "POST /shelves",
-        *("POST /loans", "GET /rooms", "GET /rooms/{room}"),
+        *("POST /loans", "HEAD /rooms", "GET /rooms", "GET /rooms/{room}"),
     }
 
     text = text.replace(
@@ -236,7 +258,10 @@ def test_bench_of_other_routes(service: Service, tmp_path: Path) -> None:
             "BODIES: dict[str, Callable[[int], Any]] = "
             f'{{"POST {books}": lambda n: {{"isbn": f"123-{{n}}"}}}}'
         ),
-    ).replace("WEIGHTS: dict[str, int] = {}", 'WEIGHTS: dict[str, int] = {"GET /rooms": 0}')
+    ).replace(
+        "WEIGHTS: dict[str, int] = {}",
+        'WEIGHTS = {"GET /rooms": 0, "HEAD /rooms": 0, "GET /events": 0}',
+    )
     scenario.write_text(text)
     assert measured(project, python(project, *bench)) == {
         *("POST /shelves", "POST /loans", "GET /rooms/{room}"),

@@ -225,6 +225,19 @@ def test_a_migration_leaves_a_named_database_as_it_is(project: Path) -> None:
         run("make", "revision", "m=add x", cwd=project)
 
 
+def test_what_cannot_be_written_is_named_in_one_line(project: Path) -> None:
+    """As in a checkout that is read only, where the tests run all the same; root may write it."""
+    data = data_folder(project)
+    data.write_text("in the way")
+    said = python(project, "-m", "dev", "run", "alembic", "current", code=1)
+    data.unlink()
+    assert str(data) in said
+    assert len(said.splitlines()) == 1
+
+    (project / ".pytest_cache").write_text("in the way")
+    assert "1 passed" in python(project, *"-m pytest -n 0 tests/core/test_openapi.py".split())
+
+
 def test_a_migration_needs_words(service: Service) -> None:
     said = run("make", "revision", cwd=service.project, code=2).stdout
     assert 'Say what it does: make revision m="add x"' in said

@@ -5,10 +5,11 @@ import json
 import random
 import re
 from contextlib import suppress
+from time import monotonic
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from httpx2 import Client, Limits
+from httpx2 import Client, HTTPError, Limits
 
 from bench import scenario
 from bench.load import Figures, Request, load, spent
@@ -16,6 +17,9 @@ from tests.process import Process
 
 # Rows that are made of each kind, for paths such as /orders/{order_id}.
 ROWS = 300
+
+# Seconds within which a route is to answer: some, such as a stream of events, never end.
+LONGEST = 3
 
 # Texts to try, that of a schema's format first; any of them may match its pattern.
 TEXTS = {
@@ -48,7 +52,8 @@ class Routes:
         """Ask each route of the OpenAPI document once. Raises RuntimeError."""
         self.service = service
         # It may close a connection after an error, while the next request is on its way.
-        self._client = Client(base_url=service.url, limits=Limits(max_keepalive_connections=0))
+        limits = Limits(max_keepalive_connections=0)
+        self._client = Client(base_url=service.url, limits=limits, timeout=LONGEST)
         answer = self._client.get("/openapi.json")
         if answer.status_code != 200:
             raise RuntimeError("The service gives no /openapi.json to make requests from.")
@@ -59,6 +64,7 @@ class Routes:
         self._operations = {
             f"{verb.upper()} {path}": paths[path][verb] for path in paths for verb in paths[path]
         }
+        self._keys = {key for name in self._operations for key in re.findall(r"/{(\w+)}", name)}
         # By what ends with a path's last parameter; a path that has none needs no row.
         self._rows: dict[str, list[Row]] = {"": [{}]}
         named = scenario.WEIGHTS.keys() | scenario.BODIES.keys() | scenario.QUERIES.keys()
@@ -120,11 +126,24 @@ class Routes:
 
     def _ask(self, name: str, row: Row | None = None) -> Any:
         """Ask once; return what the answer holds. Raises LeftOut."""
-        method, path, body = self._request(name, row)
-        answer = self._client.request(method, path, content=body or None)
+        try:
+            method, path, body = self._request(name, row)
+            with self._client.stream(method, path, content=body or None) as answer:
+                content, end = b"", monotonic() + LONGEST
+                for part in answer.iter_bytes():
+                    content += part
+                    if monotonic() > end:
+                        raise LeftOut(f"its answer goes on for more than {LONGEST} s")
+        except HTTPError as error:
+            raise LeftOut(f"it gave no answer: {error!r}") from None
+        except RecursionError:
+            raise LeftOut("its schema has no end; see bench/scenario.py") from None
         if answer.status_code >= 400:
-            raise LeftOut(f"answered {answer.status_code}: {answer.text[:200]}")
-        return answer.json() if answer.headers.get("content-type") == "application/json" else None
+            raise LeftOut(f"answered {answer.status_code}: {content.decode()[:200]}")
+        # A HEAD has the type, and nothing of it.
+        if content and answer.headers.get("content-type") == "application/json":
+            return json.loads(content)
+        return None
 
     def _row(self, path: str) -> Row:
         """Return what stands for a path's parameters: made or found once. Raises LeftOut."""
@@ -147,7 +166,7 @@ class Routes:
     def _value(self, schema: Any, name: str = "") -> Any:
         """Return a value that a schema allows, each time another one. Raises LeftOut."""
         # A field such as customer_id has one of /customers/{customer_id}.
-        for operation in self._operations:
+        for operation in self._operations if name in self._keys else ():
             before, found, _ = operation.partition(f"/{{{name}}}")
             with suppress(LeftOut):
                 if found and "type" in schema:

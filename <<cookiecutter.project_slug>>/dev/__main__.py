@@ -136,7 +136,7 @@ def main() -> int:
     options = vars(parser.parse_args())
     try:
         code: int = options.pop("command")(**options)
-    except (database.NoServer, FileNotFoundError, RuntimeError) as reason:
+    except (database.NoServer, OSError, RuntimeError) as reason:
         sys.exit(str(reason))
     return code
 

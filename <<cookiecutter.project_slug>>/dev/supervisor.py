@@ -139,7 +139,7 @@ if __name__ == "__main__":
     except FileNotFoundError as reason:
         print(reason, file=sys.stderr)
         sys.exit(NO_SERVER)
-    except RuntimeError as reason:
+    except (OSError, RuntimeError) as reason:
         sys.exit(str(reason))
     except subprocess.CalledProcessError as failure:
         sys.exit(f"The server's data folder cannot be made:\n{failure.stderr}")

@@ -138,6 +138,8 @@ def empty(monkeypatch: pytest.MonkeyPatch, database_url: URL) -> Iterator[URL]:
 def copied_migrations(folder: Path) -> Config:
     """Copy the migrations, to change them; return the copy's configuration."""
     shutil.copytree(PROJECT / "migrations", folder, dirs_exist_ok=True)
+    # In a checkout that is read only it is not.
+    (folder / "versions").chmod(0o700)
     config = Config()
     config.set_main_option("script_location", str(folder))
     return config
