@@ -96,6 +96,7 @@ def test_every_type_and_a_key_of_another(project: Path) -> None:
         ("order", "for:int", "Python or the files use that word"),
         ("order", "self:int", "Python or the files use that word"),
         ("order", "id:int", "Python or the files use that word"),
+        ("order", "i:int", "Python or the files use that word"),
         ("order", "json:str", "pydantic has json for itself"),
         ("order", "model_x:str", "pydantic has model_x for itself"),
         ("order", "a:json:unique", "json takes no :unique"),

@@ -17,11 +17,11 @@ TAKEN = """
     update wanted
 """
 TAKEN_FIELDS = """
-    after bool created_at date datetime dict float given id int l limit list mapped_column metadata
+    after bool created_at date datetime dict float given i id int l limit list mapped_column metadata
 <% if cookiecutter.database == "postgresql" %>
-    func more queries registry self str wanted
+    func more o queries registry self str wanted
 <% else %>
-    more queries registry self str text wanted
+    more o queries registry self str text wanted
 <% endif %>
 """
 TAKEN_CLASSES = """
