@@ -86,9 +86,18 @@ VECTOR_SEARCH = {
 
 <% if cookiecutter.database == "postgresql" %>
 def server_limits(statement_timeout: float) -> dict[str, str]:
+<% if cookiecutter.vector_search == "yes" %>
+    """Return how a connection searches, and its limits.
+
+    The server keeps them also when this process cannot.
+    """
+    milliseconds = str(round(statement_timeout * 1000))
+    return VECTOR_SEARCH | {
+<% else %>
     """Return a connection's limits, which the server keeps also when this process cannot."""
     milliseconds = str(round(statement_timeout * 1000))
     return {
+<% endif %>
         "statement_timeout": milliseconds,
         "idle_in_transaction_session_timeout": milliseconds,
         "client_connection_check_interval": "1000",

@@ -37,20 +37,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.orm import ORMExecuteState, Session
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-<% if cookiecutter.vector_search == "yes" %>
-from .connect import (
-    MAX_CONNECTIONS,
-    VECTOR_SEARCH,
-    Login,
-    listen_to_connects,
-    open_within,
-    server_limits,
-)
-<% elif cookiecutter.database == "postgresql" %>
 from .connect import MAX_CONNECTIONS, Login, listen_to_connects, open_within, server_limits
-<% else %>
-from .connect import MAX_CONNECTIONS, Login, listen_to_connects, open_within, server_limits
-<% endif %>
 from .pool import FairPool
 from .retries import Opened, listen_to_commits, retry_conflicts
 <% if cookiecutter.database == "postgresql" %>
@@ -176,11 +163,7 @@ class Database:
                 "async_creator_fn": partial(open_within, pool_timeout),
                 # For a server that does not even say that the time is over.
                 "command_timeout": statement_timeout + 5,
-<% if cookiecutter.vector_search == "yes" %>
-                "server_settings": server_limits(statement_timeout) | VECTOR_SEARCH,
-<% else %>
                 "server_settings": server_limits(statement_timeout),
-<% endif %>
             },
         )
 <% else %>
