@@ -141,25 +141,26 @@ ANSWERS = {
     1153: REFUSED_VALUE,  # too long for any statement
     1690: REFUSED_VALUE,  # out of range once it is reckoned with
     1369: REFUSED_VALUE,  # condition of a view
-    3140: REFUSED_VALUE,  # JSON that is none to the server, such as NaN (MySQL)
-    3150: REFUSED_VALUE,  # JSON that is too large (MySQL)
-    3151: REFUSED_VALUE,  # JSON whose keys are too long (MySQL)
-    3157: REFUSED_VALUE,  # JSON that is too deep (MySQL)
     3819: REFUSED_VALUE,  # check constraint
     3988: REFUSED_VALUE,  # letters that the column's character set has not (MySQL)
     4025: REFUSED_VALUE,  # check constraint (MariaDB)
+    1365: REFUSED_VALUE,  # divided by zero
+    1441: REFUSED_VALUE,  # a time beyond all times
+    **dict.fromkeys((3140, 3141, 3143, 3150, 3151, 3157), REFUSED_VALUE),  # JSON (MySQL)
+    **dict.fromkeys((1139, *range(3685, 3700)), REFUSED_VALUE),  # regular expressions
+    **dict.fromkeys((1416, 3037, 3048, 3070, 3616, 3617, 4048), REFUSED_VALUE),  # geometry
     1205: TOO_LONG,  # lock wait timeout
     1317: TOO_LONG,  # interrupted
     1969: TOO_LONG,  # max_statement_time (MariaDB)
     3024: TOO_LONG,  # max_execution_time
     1213: CONTENDED,  # deadlock
+    1020: CONTENDED,  # a row that is not any more as it was read (MariaDB)
     3101: CONTENDED,  # a commit that another node's was before (MySQL)
     1040: BUSY,  # too many connections
     1203: BUSY,  # too many connections of this user
     1226: BUSY,  # a limit of this user
     1041: BUSY,  # out of memory
-    1021: BUSY,  # disk full
-    1114: BUSY,  # disk full, to a table
+    **dict.fromkeys((3, 1021, 1026, 1114, 3675), BUSY),  # a full disk
     1290: READ_ONLY,  # --read-only
     1792: READ_ONLY,  # transaction
     1836: READ_ONLY,  # read-only mode
@@ -187,11 +188,18 @@ NAME = re.compile(
 )
 
 
+# What a value is refused with, too, where these words are in it: by a column whose character set has
+# not its letters (MariaDB), and by a full-text search.
+OF_VALUES = {1267: ",COERCIBLE)", 1270: ",COERCIBLE)", 1064: "syntax error, unexpected"}
+
+
 def answer_to(error: DBAPIError) -> tuple[int, str] | None:
     """Return the status and the words for an error of the database, or None for a bug of ours."""
     code = error_code(error)
     if code in ANSWERS:
         return ANSWERS[code]
+    if code in OF_VALUES and OF_VALUES[code] in str(error.orig):
+        return REFUSED_VALUE
     return AWAY if error.connection_invalidated else None
 
 

@@ -21,6 +21,7 @@ from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.util.concurrency import await_, in_greenlet
 
 from .retries import ATTEMPTS
+from .server_errors import is_begun
 <% endif %>
 
 # Returns a URL whose user and password are good now: of a file that changes, or with a token.
@@ -197,7 +198,7 @@ async def open_within(limit: float, **options: Any) -> Any:
 
 def begin(connection: Connection) -> None:
     """Begin a transaction, which the driver does by itself only without autocommit."""
-    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+    if is_begun(connection):
         connection.exec_driver_sql("BEGIN")
 
 

@@ -180,7 +180,11 @@ class Connection:
 <% if cookiecutter.database == "mysql" %>
         if (read := plan.read) is not None:
             last_id = await self._send(insert, plan, values)
-            plan, values = read, read.complete(plan.key_of(values, last_id))
+            found = await self._send(fetch, read, read.complete(plan.key_of(values, last_id)))
+            if not found:
+                # Such as a text with spaces at the end, or a time with fractions that it has not.
+                raise LookupError(f"The key that was given is stored as another one: {read.sql}")
+            return read.convert(found)
 <% endif %>
         return plan.convert(await self._send(fetch, plan, values))
 

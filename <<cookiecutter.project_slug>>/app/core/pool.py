@@ -234,12 +234,18 @@ class FairPool(AsyncAdaptedQueuePool):
                 self.slots.release()
 
 
+<% if cookiecutter.database == "postgresql" %>
 def is_idle(driver: Any) -> bool:
     """Return whether a connection is open and in no transaction. It is not asked itself."""
-<% if cookiecutter.database == "postgresql" %>
     return not driver.is_closed() and not driver.is_in_transaction()
 <% else %>
-    return not driver._stream_broken and not driver.get_transaction_status()
+def is_idle(driver: Any) -> bool:
+    """Return whether a connection is open and in no transaction. It is not asked itself.
+
+    Nor will its next statement begin one, as after somebody's `SET autocommit = 0`.
+    """
+    busy = driver._stream_broken or driver.get_transaction_status()
+    return not busy and driver.get_autocommit()
 <% endif %>
 
 

@@ -1,8 +1,8 @@
 """What a server says when something goes wrong, and which connections to close after it."""
 
 from collections.abc import Iterator
-from typing import Any, cast
 <% if cookiecutter.database == "postgresql" %>
+from typing import Any, cast
 from uuid import uuid4
 
 from asyncpg import (
@@ -13,8 +13,10 @@ from asyncpg import (
 )
 from sqlalchemy import Connection, Engine, ExceptionContext, event
 <% else %>
+from typing import Any
 
 import asyncmy
+from asyncmy.constants.SERVER_STATUS import SERVER_STATUS_IN_TRANS
 from sqlalchemy import Connection, Engine, ExceptionContext, event
 <% endif %>
 from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
@@ -32,12 +34,9 @@ CONSEQUENCES = {"25P02", "3B001"}
 READ_ONLY = {"25006"}
 <% else %>
 # Errors after which the same transaction may well succeed: deadlock, a wait for a lock that took
-# too long, and a commit that one at another node of the cluster was before.
-DEADLOCK = 1213
-CONFLICTS = {DEADLOCK, 1205, 3101}
-
-# "SAVEPOINT … does not exist" follows from a deadlock, which ends savepoints as well.
-NO_SUCH_NAME = 1305
+# too long, a row that is not any more as it was read (MariaDB's innodb_snapshot_isolation), and a
+# commit that one at another node of the cluster was before.
+CONFLICTS = {1213, 1205, 1020, 3101}
 
 # The server takes no writes: after a fail-over it is a replica now, or the node of a cluster has
 # lost the others.
@@ -115,15 +114,6 @@ def first_error(error: BaseException) -> BaseException:
     return error
 
 
-def is_consequence(error: DBAPIError) -> bool:
-    """Return whether the server refuses something because of an error before."""
-<% if cookiecutter.database == "postgresql" %>
-    return error_code(error) in CONSEQUENCES
-<% else %>
-    return error_code(error) == NO_SUCH_NAME and "SAVEPOINT" in str(error.orig)
-<% endif %>
-
-
 def is_conflict(error: BaseException) -> bool:
     """Return whether the same unit of work may well succeed when it is run again.
 
@@ -198,6 +188,7 @@ def invalidate_if_lost(context: ExceptionContext) -> DBAPIError | None:
     return DBAPIError(context.statement, None, error, True, connection_invalidated=True)
 
 
+<% if cookiecutter.database == "postgresql" %>
 def repeat_first_error(context: ExceptionContext) -> DBAPIError | None:
     """Raise a transaction's first error again where it is what another follows from.
 
@@ -208,13 +199,12 @@ def repeat_first_error(context: ExceptionContext) -> DBAPIError | None:
         return None
     if not isinstance(error, DBAPIError):
         return None
-    if is_consequence(error):
+    if error_code(error) in CONSEQUENCES:
         return cast(DBAPIError | None, connection.info.get("first_error"))
     connection.info["first_error"] = error
     return None
 
 
-<% if cookiecutter.database == "postgresql" %>
 def refuse_commit_of_nothing(connection: Connection) -> None:
     """Ask before a commit whether an error, which somebody has caught, has ended the transaction.
 
@@ -223,13 +213,33 @@ def refuse_commit_of_nothing(connection: Connection) -> None:
     if "first_error" in connection.info:
         connection.exec_driver_sql("SELECT 1")
 <% else %>
-def refuse_after_deadlock(connection: Connection, *_: object) -> None:
-    """Raise a deadlock, which somebody has caught, again at whatever comes after it.
+def note_conflict(context: ExceptionContext) -> None:
+    """Remember an error with which the server may have rolled back the transaction."""
+    error, connection = context.sqlalchemy_exception, context.connection
+    if connection is None or connection.closed or connection.invalidated:
+        return
+    if isinstance(error, DBAPIError) and error_code(error) in CONFLICTS and is_begun(connection):
+        connection.info["first_error"] = error
 
-    The server has rolled back the whole transaction, and would commit each statement by itself.
+
+def is_begun(connection: Connection) -> bool:
+    """Return whether statements run in a transaction, rather than each by itself."""
+    return connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT"
+
+
+def refuse_after_rollback(connection: Connection, *_: object) -> None:
+    """Raise a conflict, which somebody has caught, again where the server has rolled back for it.
+
+    A deadlock always ends the transaction, a wait for a lock where the server is set up so; and what
+    comes after that would be committed without what was before.
     """
-    error = connection.info.get("first_error")
-    if error is not None and error_code(error) == DEADLOCK:
+    if (error := connection.info.pop("first_error", None)) is None:
+        return
+    # Any answer tells whether there is a transaction.
+    connection.exec_driver_sql("DO 0")
+    driver: Any = connection.connection.driver_connection
+    if not driver.server_status & SERVER_STATUS_IN_TRANS:
+        connection.info["first_error"] = error
         raise error
 <% endif %>
 
@@ -256,11 +266,12 @@ def listen_to_errors(engine: Engine) -> None:
 
 def listen_to_first_errors(engine: Engine) -> None:
     """Tell a transaction's first error, and commit nothing of what it has ended."""
-    event.listen(engine, "handle_error", repeat_first_error)
     event.listen(engine, "begin", forget_first_error)
 <% if cookiecutter.database == "postgresql" %>
+    event.listen(engine, "handle_error", repeat_first_error)
     event.listen(engine, "commit", refuse_commit_of_nothing)
 <% else %>
-    event.listen(engine, "before_cursor_execute", refuse_after_deadlock)
-    event.listen(engine, "commit", refuse_after_deadlock)
+    event.listen(engine, "handle_error", note_conflict)
+    event.listen(engine, "before_cursor_execute", refuse_after_rollback)
+    event.listen(engine, "commit", refuse_after_rollback)
 <% endif %>

@@ -56,18 +56,24 @@ from tests.core.tables import Person
         (1451, 409),
         (1452, 409),
         (1586, 409),
+        (1139, 422),
+        (1365, 422),
+        (3037, 422),
+        (3696, 422),
         (1205, 504),
         (1317, 504),
         (1969, 504),
         (3024, 504),
         (1021, 503),
+        (3, 503),
+        (1020, 503),
+        (1114, 503),
         (1040, 503),
         (1041, 503),
         (1044, 503),
         (1045, 503),
         (1049, 503),
         (1053, 503),
-        (1114, 503),
         (1203, 503),
         (1213, 503),
         (1226, 503),
@@ -109,7 +115,7 @@ async def test_any_other_error_of_the_server_is_a_bug(client: AsyncClient) -> No
 <% if cookiecutter.database == "postgresql" %>
 @pytest.mark.parametrize("code", ["40001", "40P01"])
 <% else %>
-@pytest.mark.parametrize("code", [1205, 1213])
+@pytest.mark.parametrize("code", [1020, 1205, 1213])
 <% endif %>
 async def test_a_conflict_at_the_commit_is_run_again(
     committing_client: AsyncClient, database: Database, code: str | int

@@ -622,6 +622,8 @@ async def test_without_returning_a_create_is_one_transaction(
         await test_each_key_is_answered_with_its_own_row(queries)
     labelled = select(Owner.id, (Owner.name + "!").label("name"))
     assert (await queries.create(Create(OwnerRow, Owner, labelled), name="a")).name == "a!"
+    with pytest.raises(LookupError, match=r"stored as another one: .* _test_owners"):
+        await queries.create(CREATE_OWNER, id=0, name="a")
     with pytest.raises(TypeError, match=r"which key it made: give _test_served\.id"):
         await queries.create(Create(OwnerRow, Served, columns_of(Served, OwnerRow)), name="a")
 
