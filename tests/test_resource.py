@@ -9,7 +9,7 @@ from conftest import Service, commit, copy_service, environment, python, run
 SHOP = "number:str:unique total:decimal placed_at:datetime note:text? user:ref"
 ALL = (
     "name:str:index a:int? b:bigint c:bool d:float? e:decimal? f:date g:datetime? h:uuid:unique"
-    " i:json j:json? k:enum(red, green)? ll:enum(x,y):index m:text owner:ref(user)?"
+    " n:json j:json? k:enum(red, green)? ll:enum(x,y):index m:text owner:ref(user)?"
 )
 
 # What is special about the example, beside what `make resource` would write for it.
