@@ -52,6 +52,15 @@ async def sleep(session: SessionDep, seconds: float) -> dict[str, float]:
     return {"slept": seconds}
 
 
+@router.get("/crowded")
+async def crowd(database: DatabaseDep) -> None:
+    """Wait in vain, but not long, for one connection more than there are: there is one."""
+    database.pool._timeout = 0.2
+    async with database.session() as session, database.session() as other:
+        await session.connection()
+        await other.connection()
+
+
 @router.get("/impatient")
 async def give_up(session: SessionDep) -> None:
     """Have a time limit of one's own."""
