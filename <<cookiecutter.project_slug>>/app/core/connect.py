@@ -87,16 +87,11 @@ VECTOR_SEARCH = {
 
 <% if cookiecutter.database == "postgresql" %>
 def server_limits(statement_timeout: float) -> dict[str, str]:
-<% if cookiecutter.vector_search == "yes" %>
-    """Return how a connection searches, and its limits.
-
-    The server keeps them also when this process cannot.
-    """
+    """Return what is set on a connection: its limits the server keeps when this process cannot."""
     milliseconds = str(round(statement_timeout * 1000))
+<% if cookiecutter.vector_search == "yes" %>
     return VECTOR_SEARCH | {
 <% else %>
-    """Return a connection's limits, which the server keeps also when this process cannot."""
-    milliseconds = str(round(statement_timeout * 1000))
     return {
 <% endif %>
         "statement_timeout": milliseconds,

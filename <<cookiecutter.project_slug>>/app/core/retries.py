@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from sqlalchemy import event
 from sqlalchemy.orm import ORMExecuteState, Session
 
-from .server_errors import is_conflict
+from .server_errors import is_begun, is_conflict
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ def note_commit() -> None:
 def note_write(session: Session, _: object = None) -> None:
     """Remember that a session has written, which with autocommit is committed at once."""
     session.info["wrote"] = True
-    if session.connection().get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+    if not is_begun(session.connection()):
         note_commit_of(session)
 
 

@@ -171,6 +171,11 @@ class Ending:
 <% endif %>
 
 
+def is_begun(connection: Connection) -> bool:
+    """Return whether statements run in a transaction, rather than each by itself."""
+    return connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT"
+
+
 def invalidate_if_lost(context: ExceptionContext) -> DBAPIError | None:
     """Close a connection that an error has ended; give a driver's own error the usual class."""
     error = context.original_exception
@@ -220,11 +225,6 @@ def note_conflict(context: ExceptionContext) -> None:
         return
     if isinstance(error, DBAPIError) and error_code(error) in CONFLICTS and is_begun(connection):
         connection.info["first_error"] = error
-
-
-def is_begun(connection: Connection) -> bool:
-    """Return whether statements run in a transaction, rather than each by itself."""
-    return connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT"
 
 
 def refuse_after_rollback(connection: Connection, *_: object) -> None:
