@@ -70,17 +70,7 @@ def answer_to(error: DBAPIError) -> tuple[int, str] | None:
     if code == "22000" and any(wrong_type):
         return None
     # Python takes and writes JSON that is none to the server: NaN, or half of a character.
-<% if cookiecutter.sync_bridge == "yes" %>
-    # asyncpg's is in the error itself, psycopg's in its `diag`.
-    source = {
-        getattr(getattr(cause, "diag", None), "source_file", None)
-        or getattr(cause, "server_source_filename", None)
-        for cause in causes(error.orig)
-    }
-<% else %>
-    source = {getattr(cause, "server_source_filename", None) for cause in causes(error.orig)}
-<% endif %>
-    if code == "22P02" and "jsonfuncs.c" in source:
+    if code == "22P02" and said_by_server(error, "server_source_filename"<% if cookiecutter.sync_bridge == "yes" %>, "source_file"<% endif %>) == "jsonfuncs.c":
         return REFUSED_VALUE
     for length in (5, 2):
         if code[:length] in ANSWERS:
@@ -91,16 +81,7 @@ def answer_to(error: DBAPIError) -> tuple[int, str] | None:
 def answer_to_foreign_key(error: DBAPIError) -> tuple[int, str]:
     """Say which side of a foreign key is in the way."""
     [verb, *_] = (error.statement or "").upper().split() or [""]
-<% if cookiecutter.sync_bridge == "yes" %>
-    # asyncpg's is in the error itself, psycopg's in its `diag`.
-    said = [
-        getattr(getattr(cause, "diag", None), "message_detail", getattr(cause, "detail", None))
-        for cause in causes(error.orig)
-    ]
-    details = " ".join(filter(None, said))
-<% else %>
-    details = " ".join(str(getattr(cause, "detail", "")) for cause in causes(error.orig))
-<% endif %>
+    details = said_by_server(error, "detail"<% if cookiecutter.sync_bridge == "yes" %>, "message_detail"<% endif %>)
     # The server's words are in its own language; then the statement tells, but for an UPDATE.
     if "still referenced" in details or (verb == "DELETE" and "not present" not in details):
         return REFERRED_TO
@@ -109,17 +90,23 @@ def answer_to_foreign_key(error: DBAPIError) -> tuple[int, str]:
     return (409, "That refers to something that does not exist, or something still refers to it")
 
 
+def said_by_server(error: DBAPIError, *fields: str) -> str:
+    """Return what the server says of an error, by the first of these fields that it has."""
+    for cause in causes(error.orig):
+        for field in fields:
+<% if cookiecutter.sync_bridge == "yes" %>
+            # asyncpg's are in the error itself, psycopg's in its `diag`.
+            if value := getattr(getattr(cause, "diag", cause), field, None):
+<% else %>
+            if value := getattr(cause, field, None):
+<% endif %>
+                return str(value)
+    return ""
+
+
 def name_in(error: DBAPIError) -> str | None:
     """Return what an error is about, such as a constraint, but never a value."""
-    for cause in causes(error.orig):
-<% if cookiecutter.sync_bridge == "yes" %>
-        said = getattr(cause, "diag", cause)  # psycopg's
-        if name := getattr(said, "constraint_name", None) or getattr(said, "column_name", None):
-<% else %>
-        if name := getattr(cause, "constraint_name", None) or getattr(cause, "column_name", None):
-<% endif %>
-            return str(name)
-    return None
+    return said_by_server(error, "constraint_name", "column_name") or None
 <% else %>
 
 # The answers to errors, by number; those of MariaDB alone are marked
