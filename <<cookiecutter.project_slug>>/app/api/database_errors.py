@@ -70,7 +70,8 @@ def answer_to(error: DBAPIError) -> tuple[int, str] | None:
     if code == "22000" and any(wrong_type):
         return None
     # Python takes and writes JSON that is none to the server: NaN, or half of a character.
-    if code == "22P02" and said_by_server(error, "server_source_filename"<% if cookiecutter.sync_bridge == "yes" %>, "source_file"<% endif %>) == "jsonfuncs.c":
+    source = said_by_server(error, "server_source_filename"<% if cookiecutter.sync_bridge == "yes" %>, "source_file"<% endif %>)
+    if code == "22P02" and source == "jsonfuncs.c":
         return REFUSED_VALUE
     for length in (5, 2):
         if code[:length] in ANSWERS:
