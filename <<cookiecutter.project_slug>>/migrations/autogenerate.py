@@ -23,12 +23,13 @@ from sqlalchemy import ForeignKeyConstraint, Identity, Interval, MetaData, TypeD
 from sqlalchemy import ForeignKeyConstraint, MetaData, TypeDecorator
 <% endif %>
 
-from migrations.comparison import compare_checks
+from migrations.checks import compare_checks, keep_colons
 <% if cookiecutter.database == "postgresql" %>
 from migrations.enums import compare_enums, enum_of, render_enum, retyped
 from migrations.sql import QUOTE, Sql
 <% else %>
 from migrations.steps import one_change_each
+from migrations.wording import refuse_what_is_lost
 <% endif %>
 <% if cookiecutter.database == "postgresql" %>
 
@@ -172,8 +173,12 @@ def arrange(context: MigrationContext, _: object, scripts: list[MigrationScript]
     [script] = scripts
     assert script.upgrade_ops is not None
     metadata: MetaData = context.opts["target_metadata"]
+<% if cookiecutter.database == "mysql" %>
+    refuse_what_is_lost(context.impl, metadata)
+<% endif %>
     operations = list(flat(script.upgrade_ops.ops))
     operations += compare_checks(context, metadata, operations)
+    keep_colons(operations)
     split_circles(operations, metadata)
 <% if cookiecutter.database == "postgresql" %>
     operations = [done for found in operations for done in complete(context, found, metadata)]

@@ -131,6 +131,32 @@ def test_a_change_of_the_models_is_seen(notes: Config, empty: URL) -> None:
 
 
 <% if cookiecutter.database == "mysql" %>
+def test_a_colon_begins_no_parameter(notes: Config, empty: URL) -> None:
+    def place(value: str) -> str:
+        asyncio.run(databases.execute(empty, f"INSERT INTO _test_notes VALUES (1, '', {value})"))
+        return asyncio.run(databases.execute(empty, "SELECT place FROM _test_notes"))
+
+    table = Base.metadata.tables["_test_notes"]
+    table.append_column(Column("place", String(20), server_default=text(r"' \:a'")))
+    table.append_constraint(CheckConstraint(r"place <> ' \:b'", name="place"))
+    command.revision(notes, "notes", autogenerate=True)
+    command.upgrade(notes, "head")
+    command.check(notes)
+    revision = ScriptDirectory.from_config(notes).get_current_head()
+    assert revision is not None
+    with pytest.raises(DBAPIError):
+        place(r"' \:b'")
+    assert place("DEFAULT") == " :a"
+
+    Base.metadata.remove(table)
+    command.revision(notes, "no notes", autogenerate=True)
+    command.upgrade(notes, "head")
+    command.downgrade(notes, revision)
+    with pytest.raises(DBAPIError):
+        place(r"' \:b'")
+    assert place("DEFAULT") == " :a"
+
+
 async def create_tables(url: URL) -> None:
     """Make the tables without migrations, as the server at hand would have them."""
     engine = create_async_engine(url)
