@@ -183,8 +183,7 @@ class Database:
                 "async_creator_fn": partial(open_within, pool_timeout),
                 # For a server that does not even say that the time is over.
                 "read_timeout": statement_timeout + 5,
-                # The driver does not notice that a server has it turned off.
-                "init_command": f"{server_limits(statement_timeout)}, autocommit = 1",
+                "init_command": server_limits(statement_timeout),
                 # A read is a transaction of its own; sessions begin theirs: see `connect.py`.
                 "autocommit": True,
                 # Statements are prepared once for each connection, as other drivers do it.
