@@ -23,8 +23,8 @@ test-clusters: .venv/dev.stamp programs cluster-programs ## Test on PgBouncer, r
 	.venv/bin/pytest -s tests/under_clusters.py
 
 lint: .venv/dev.stamp ## Check style, format and types of hooks, tests and benchmarks
-	.venv/bin/ruff check hooks local_extensions.py tests benchmarks
-	.venv/bin/ruff format --check hooks local_extensions.py tests benchmarks
+	.venv/bin/ruff check hooks tests benchmarks
+	.venv/bin/ruff format --check hooks tests benchmarks
 	.venv/bin/mypy
 	.venv/bin/zizmor --quiet --offline .github
 

@@ -1,7 +1,7 @@
 """While cookiecutter asks: an answer that is refused is asked for again, at once.
 
 `cookiecutter.json` names this in `_extensions`. Where nobody is there to ask, by `--no-input` or
-without a terminal, `hooks/pre_gen_project.py` refuses later, by the same rules.
+without a terminal, `pre_gen_project.py` refuses later, by the same rules.
 """
 
 import runpy
@@ -13,7 +13,7 @@ from cookiecutter.prompt import read_user_variable
 from jinja2 import Environment
 from jinja2.ext import Extension
 
-HOOK = runpy.run_path(str(Path(__file__).parent / "hooks" / "pre_gen_project.py"))
+HOOK = runpy.run_path(str(Path(__file__).with_name("pre_gen_project.py")))
 
 
 def somebody_answers() -> bool:
