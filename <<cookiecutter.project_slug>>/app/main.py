@@ -4,6 +4,7 @@ import gc
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
+from importlib.util import find_spec
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -93,6 +94,11 @@ def create_app(settings: Settings) -> FastAPI:
 
     asked = any(name.startswith("OTEL_") for name in os.environ)
     observed = asked or settings.metrics_port is not None
+    # It is there after `uv sync --group telemetry` only.
+    if observed and find_spec("opentelemetry.sdk"):
+        from app.core.aggregation import aggregate_metrics
+
+        aggregate_metrics(settings.metrics_port)
     app = FastAPI(
         telemetry={
             "auto_configure": True,

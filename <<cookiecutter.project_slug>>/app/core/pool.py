@@ -99,6 +99,7 @@ class FairPool(AsyncAdaptedQueuePool):
     async def release(self, connection: PoolProxiedConnection) -> None:
         """Check a connection in, or hand it over to the first in line, which is much cheaper."""
         if self._may_be_handed_over(connection):
+            self._tell_use(connection.record_info)
             self.slots.release(connection)
         elif self._max_overflow == 0 or self.checkedin() < self.size():
             connection.close()
@@ -168,6 +169,12 @@ class FairPool(AsyncAdaptedQueuePool):
             and not self.dispatch.checkin
         )
 
+    def _tell_use(self, info: Any) -> None:
+        """Tell who wants to hear it, once, how long somebody waited for a connection and had it."""
+        waited = info.pop("waited", None)
+        if waited is not None and self.slots.on_use is not None:
+            self.slots.on_use(waited, monotonic() - info["slot_since"])
+
     def _check_out(self, asked: float) -> PoolProxiedConnection:
         """Take a connection into the slot that the caller has; name what prevents it."""
 <% if cookiecutter.database == "mysql" %>
@@ -230,6 +237,7 @@ class FairPool(AsyncAdaptedQueuePool):
         finally:
             # A check-out that fails gives its record back as well, but its caller keeps the slot.
             assert record.record_info is not None
+            self._tell_use(record.record_info)
             if record.record_info.pop("slot_since", None):
                 self.slots.release()
 

@@ -55,11 +55,10 @@ class Watch:
     def __init__(self, pool: str, engine: Engine, slots: Slots, slow: float | None) -> None:
         self.engine, self.slots, self._slow = engine, slots, slow
         self.name = {"db.client.connection.pool.name": pool}
+        slots.on_use = self._on_use
         # Who waited for nothing has waited longest.
         slots.on_timeout = lambda seconds: wait_time.record(seconds, self.name)
         event.listen(engine, "connect", self._on_connect)
-        event.listen(engine, "checkout", self._on_checkout)
-        event.listen(engine, "checkin", self._on_checkin)
         for name in DO:
             setattr(engine.dialect, name, partial(self._run, getattr(engine.dialect, name)))
 
@@ -91,14 +90,9 @@ class Watch:
     def _on_connect(self, _: object, record: Any) -> None:
         create_time.record(time() - record.starttime, self.name)
 
-    def _on_checkout(self, _: object, record: Any, __: object) -> None:
-        record.record_info["used_since"] = monotonic()
-
-    def _on_checkin(self, _: object, record: Any) -> None:
-        # Nobody has used one that could not be opened.
-        if (began := record.record_info.pop("used_since", None)) is not None:
-            use_time.record(monotonic() - began, self.name)
-            wait_time.record(record.record_info.get("waited", 0.0), self.name)
+    def _on_use(self, waited: float, used: float) -> None:
+        wait_time.record(waited, self.name)
+        use_time.record(used, self.name)
 
     def _run(self, do: Callable[..., None], *said: Any) -> None:
         """Do what a session asks for: to run a statement, or to commit."""
@@ -121,12 +115,15 @@ class Watch:
 watches = WeakSet[Watch]()
 
 
+def is_silent(provider: Any) -> bool:
+    """Return whether a provider is the API's own, which records nothing."""
+    return type(provider).__module__.startswith(("opentelemetry.trace", "opentelemetry.metrics"))
+
+
 def watch(name: str, engine: Engine, slots: Slots, slow: float | None) -> Any:
     """Return what is to hear of each statement: those of `slow` seconds are logged. Else None."""
-    # The API's own providers record nothing.
-    silent = ("opentelemetry.trace", "opentelemetry.metrics")
     providers = trace.get_tracer_provider(), metrics.get_meter_provider()
-    if slow is None and all(type(each).__module__.startswith(silent) for each in providers):
+    if slow is None and all(map(is_silent, providers)):
         return None
     watches.add(found := Watch(name, engine, slots, slow))
     return found.note

@@ -197,6 +197,22 @@ async def test_a_thousand_clients_wait_as_long_as_is_said(reader: InMemoryMetric
     assert watch.slots.waiting == 0
 
 
+async def test_what_goes_from_hand_to_hand_is_counted_once(reader: InMemoryMetricReader) -> None:
+    async with started(pool_size=1, max_overflow=0, pool_timeout=30) as (_, database):
+        watched(database)
+        queries, emails = Queries(database), Read(str, select(Person.email))
+        await queries.all(emails)
+        before, began = totals(reader), time.monotonic()
+        asked = (queries.all(emails) for _ in range(100))
+        await asyncio.gather(*asked)
+        elapsed, after = time.monotonic() - began, totals(reader)
+
+    for name in ("wait_time", "use_time"):
+        assert after[name][0] - before[name][0] == 100
+    # There was one connection, which only one has at a time.
+    assert 0 < after["use_time"][1] - before["use_time"][1] <= elapsed
+
+
 async def test_a_slow_statement_is_logged_without_its_values(
     caplog: pytest.LogCaptureFixture, clean: None
 ) -> None:
