@@ -62,7 +62,7 @@ class Definitions(MySQLTableDefinitionParser):
             bits = re.fullmatch("b'([01]+)'", found["default"])
             state.columns[-1]["default"] = str(int(bits[1], 2)) if bits else found["default"]
         # As MariaDB has JSON. Made again as the text that it is, anything would be let in.
-        if state.columns and f" CHECK (json_valid(`{state.columns[-1]['name']}`))" in line:
+        if re.search(r""" CHECK \(json_valid\(([`"]).+\1\)\),?$""", line):
             state.columns[-1]["type"] = JSON()
 
 
