@@ -31,6 +31,9 @@ DEFAULT = re.compile(
     r"(?P<after>(?: /\*.*?\*/)*(?: COMMENT '.*)?(?: CHECK \(.*)?,?)"
 )
 
+# Whether tables get other names than they are given.
+LOWERS = text("SELECT @@lower_case_table_names = 1")
+
 # What the server's own tables have no letters for: names and comments lose it.
 FOUR_BYTES = re.compile("[\U00010000-\U0010ffff]")
 <% endif %>
@@ -86,7 +89,13 @@ def refuse_what_is_lost(impl: Any, metadata: MetaData) -> None:
 
     No revision would end the difference, and the next one could lose what was there.
     """
+    lowers = impl.connection.scalar(LOWERS)
     for table in metadata.sorted_tables:
+        if lowers and table.name != table.name.lower():
+            raise CommandError(
+                f"{table.name}: this server keeps the names of tables in small letters"
+                " (lower_case_table_names = 1); the next revision would drop the table"
+            )
         named: list[Any] = [table, *table.indexes, *table.constraints]
         for name in (str(item.name) for item in named):
             refuse_letters(name, "", f"{table.name}: the name {name}")
