@@ -22,6 +22,7 @@ from sqlalchemy import ForeignKeyConstraint, Identity, Interval, MetaData, TypeD
 <% else %>
 from sqlalchemy import ForeignKeyConstraint, MetaData, TypeDecorator
 <% endif %>
+from sqlalchemy.types import UserDefinedType
 
 from migrations.checks import compare_checks, keep_colons
 <% if cookiecutter.database == "postgresql" %>
@@ -50,6 +51,9 @@ def render_item(kind: str, item: object, autogen: AutogenContext) -> str | Liter
         autogen.imports.add("from pgvector.sqlalchemy import VECTOR")
         return f"VECTOR({item.dim})"
 <% endif %>
+    if isinstance(item, UserDefinedType) and not type(item).__module__.startswith("sqlalchemy."):
+        # It is no other type: Alembic writes it by its module.
+        autogen.imports.add(f"import {type(item).__module__}")
 <% if cookiecutter.database == "postgresql" %>
     # Alembic forgets its precision.
     if isinstance(item, Interval) and item.second_precision is not None:

@@ -46,6 +46,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 <% else %>
 from sqlalchemy.ext.asyncio import create_async_engine
 <% endif %>
+from sqlalchemy.types import UserDefinedType
 
 from app.models.base import Base
 from dev import database as databases
@@ -136,6 +137,23 @@ def test_a_change_of_the_models_is_seen(notes: Config, empty: URL) -> None:
 
     assert "modify_type" in str(drift.value)
     assert "modify_default" in str(drift.value)
+
+
+class Code(UserDefinedType[str]):
+    """A type that SQLAlchemy has not."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: object) -> str:
+        """Return its name."""
+        return "CHAR(3)"
+
+
+def test_a_type_of_ones_own_is_imported(notes: Config, empty: URL) -> None:
+    Base.metadata.tables["_test_notes"].append_column(Column("code", Code))
+    command.revision(notes, "notes", autogenerate=True)
+    command.upgrade(notes, "head")
+    command.check(notes)
 
 
 def test_a_colon_begins_no_parameter(notes: Config, empty: URL) -> None:
