@@ -22,13 +22,15 @@ from sqlalchemy import ForeignKeyConstraint, Identity, Interval, MetaData, TypeD
 <% else %>
 from sqlalchemy import ForeignKeyConstraint, MetaData, TypeDecorator
 <% endif %>
+from sqlalchemy.types import UserDefinedType
 
-from migrations.comparison import compare_checks
+from migrations.checks import compare_checks, keep_colons
 <% if cookiecutter.database == "postgresql" %>
 from migrations.enums import compare_enums, enum_of, render_enum, retyped
 from migrations.sql import QUOTE, Sql
 <% else %>
 from migrations.steps import one_change_each
+from migrations.wording import refuse_what_is_lost
 <% endif %>
 <% if cookiecutter.database == "postgresql" %>
 
@@ -49,6 +51,9 @@ def render_item(kind: str, item: object, autogen: AutogenContext) -> str | Liter
         autogen.imports.add("from pgvector.sqlalchemy import VECTOR")
         return f"VECTOR({item.dim})"
 <% endif %>
+    if isinstance(item, UserDefinedType) and not type(item).__module__.startswith("sqlalchemy."):
+        # It is no other type: Alembic writes it by its module.
+        autogen.imports.add(f"import {type(item).__module__}")
 <% if cookiecutter.database == "postgresql" %>
     # Alembic forgets its precision.
     if isinstance(item, Interval) and item.second_precision is not None:
@@ -172,8 +177,12 @@ def arrange(context: MigrationContext, _: object, scripts: list[MigrationScript]
     [script] = scripts
     assert script.upgrade_ops is not None
     metadata: MetaData = context.opts["target_metadata"]
+<% if cookiecutter.database == "mysql" %>
+    refuse_what_is_lost(context.impl, metadata)
+<% endif %>
     operations = list(flat(script.upgrade_ops.ops))
     operations += compare_checks(context, metadata, operations)
+    keep_colons(operations)
     split_circles(operations, metadata)
 <% if cookiecutter.database == "postgresql" %>
     operations = [done for found in operations for done in complete(context, found, metadata)]

@@ -3,7 +3,7 @@
 <% if cookiecutter.database == "mysql" %>
 import re
 <% endif %>
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 <% if cookiecutter.database == "postgresql" %>
@@ -11,18 +11,17 @@ from alembic.ddl.postgresql import PostgresqlImpl
 <% else %>
 from alembic.ddl.mysql import MySQLImpl
 <% endif %>
-from alembic.operations import ops
-from alembic.operations.ops import MigrateOperation
-from alembic.runtime.migration import MigrationContext
 <% if cookiecutter.database == "postgresql" %>
-from sqlalchemy import CheckConstraint, Column, MetaData, Table, inspect, text
+from sqlalchemy import CheckConstraint, Column, Inspector, MetaData, Table, inspect, text
 <% else %>
 from sqlalchemy import (
     JSON,
     CheckConstraint,
     Column,
     Computed,
+    Connection,
     Index,
+    Inspector,
     Integer,
     LargeBinary,
     MetaData,
@@ -37,9 +36,14 @@ from sqlalchemy.dialects.mysql.base import MySQLDialect
 from sqlalchemy.engine.interfaces import ReflectedColumn
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateTable
-from sqlalchemy.sql.elements import <% if cookiecutter.database == "mysql" %>ClauseElement, <% endif %>conv
+from sqlalchemy.sql.elements import ClauseElement
 <% if cookiecutter.database == "mysql" %>
 from sqlalchemy.types import TypeEngine
+
+from migrations.wording import as_text, read_columns
+<% else %>
+
+from migrations.wording import as_text
 <% endif %>
 
 
@@ -65,6 +69,11 @@ class AsReported(MySQLImpl):
     __dialect__ = "postgresql"
 <% else %>
     __dialect__ = "mysql"
+
+    def __init__(self, dialect: Any, connection: Connection | None, *options: Any) -> None:
+        super().__init__(dialect, connection, *options)
+        if connection is not None:
+            read_columns(dialect)
 <% endif %>
 
     def report(
@@ -74,7 +83,8 @@ class AsReported(MySQLImpl):
         self,
         columns: Iterable[Column[Any]],
         checks: Mapping[str, str] | None = None,
-        **options: Any,
+        *,
+        like: Table,
 <% endif %>
     ) -> tuple[list[ReflectedColumn], dict[str | None, str]] | None:
         """Return what the server makes of columns and checks, or None where it refuses them."""
@@ -82,6 +92,12 @@ class AsReported(MySQLImpl):
 <% if cookiecutter.database == "postgresql" %>
         probe = Table("alembic_probe", MetaData(), prefixes=["TEMPORARY"])
 <% else %>
+        # What is not said of a column is the table's, not the server's.
+        options = {
+            name: value
+            for name, value in like.kwargs.items()
+            if name.endswith(("charset", "collate"))
+        }
         # Some servers take no table without a primary key.
         key = Column("alembic_probe", Integer, primary_key=True, autoincrement=False)
         probe = Table("alembic_probe", MetaData(), key, prefixes=["TEMPORARY"], **options)
@@ -97,8 +113,7 @@ class AsReported(MySQLImpl):
 <% endif %>
             probe.append_column(column)
         for name, condition in (checks or {}).items():
-            # A colon would begin a parameter.
-            probe.append_constraint(CheckConstraint(condition.replace(":", r"\:"), name=name))
+            probe.append_constraint(CheckConstraint(condition, name=name))
         try:
             with self.connection.begin_nested():
                 self.connection.execute(CreateTable(probe))
@@ -109,7 +124,7 @@ class AsReported(MySQLImpl):
                 [_, *reported] = inspector.get_columns(probe.name)
 <% endif %>
                 texts = {
-                    check["name"]: check["sqltext"]
+                    check["name"]: as_text(check["sqltext"])
                     for check in inspector.get_check_constraints(probe.name)
                 }
 <% if cookiecutter.database == "postgresql" %>
@@ -134,11 +149,19 @@ class AsReported(MySQLImpl):
             return set()
         new = {f"new_{name}": declared[name] for name in names}
         old = {f"old_{name}": existing[name] for name in names}
+<% if cookiecutter.database == "postgresql" %>
         if (once := self.report(table.columns, new)) is None:
             return set()
         new = {name: once[1][name] for name in new}
         if (twice := self.report(table.columns, new | old)) is None:
             return set()
+<% else %>
+        if (once := self.report(table.columns, new, like=table)) is None:
+            return set()
+        new = {name: once[1][name] for name in new}
+        if (twice := self.report(table.columns, new | old, like=table)) is None:
+            return set()
+<% endif %>
         return {name for name in names if twice[1][f"new_{name}"] == twice[1][f"old_{name}"]}
 
     def compare_type(self, inspector_column: Column[Any], metadata_column: Column[Any]) -> bool:
@@ -154,13 +177,8 @@ class AsReported(MySQLImpl):
         self.table = metadata_column.table
         # Alembic would pass by UNSIGNED, fractions of a second and collations. Of the last those are
         # told that are not the table's own.
-        options = {
-            name: value
-            for name, value in inspector_column.table.kwargs.items()
-            if name.endswith(("charset", "collate"))
-        }
         column = Column(metadata_column.name, metadata_column.type)
-        if (found := self.report([column], **options)) is None:
+        if (found := self.report([column], like=inspector_column.table)) is None:
             return True
         [[reported], _] = found
         return repr(reported["type"]) != repr(inspector_column.type)
@@ -174,27 +192,50 @@ class AsReported(MySQLImpl):
         rendered_inspector_default: str | None,
     ) -> bool:
         """Return whether a column has another default than the models say."""
-        if rendered_metadata_default is None or rendered_inspector_default is None:
-            return rendered_metadata_default != rendered_inspector_default
-<% if cookiecutter.database == "mysql" %>
-        if not super().compare_server_default(  # type: ignore[no-untyped-call]
-            inspector_column,
-            metadata_column,
-            rendered_metadata_default,
-            rendered_inspector_default,
-        ):
-            return False
-<% endif %>
+        if rendered_metadata_default is None:
+            return rendered_inspector_default is not None
+<% if cookiecutter.database == "postgresql" %>
         if (found := self.report([metadata_column])) is None:
             return True
         [[reported], _] = found
-<% if cookiecutter.database == "postgresql" %>
-        return reported["default"] != rendered_inspector_default
+        return as_text(reported["default"] or "") != (rendered_inspector_default or "")
 <% else %>
-        return reported["default"] is None or (
-            same_now(reported["default"]) != same_now(rendered_inspector_default)
-        )
+        if (found := self.report([metadata_column], like=inspector_column.table)) is None:
+            return True
+        [[reported], _] = found
+        default = as_text(reported["default"] or "")
+        return same_now(default) != same_now(rendered_inspector_default or "")
 <% endif %>
+
+    def autogen_column_reflect(
+        self, inspector: Inspector, table: Table, column_info: dict[str, Any]
+    ) -> None:
+        """Take what was read of a column as the text that it is."""
+        super().autogen_column_reflect(  # type: ignore[no-untyped-call]
+            inspector, table, column_info
+        )
+        if column_info.get("default"):
+            column_info["default"] = as_text(column_info["default"])
+        if computed := column_info.get("computed"):
+            computed["sqltext"] = as_text(computed["sqltext"])
+
+    def render_ddl_sql_expr(
+        self,
+        expr: ClauseElement,
+        is_server_default: bool = False,
+        is_index: bool = False,
+        **kw: Any,
+    ) -> str:
+<% if cookiecutter.database == "postgresql" %>
+        """Return SQL as a revision has it."""
+        sql = super().render_ddl_sql_expr(expr, is_server_default, is_index, **kw)
+<% else %>
+        """Return SQL as a revision has it, where a percent sign is one, and not two for the driver."""
+        sql = super().render_ddl_sql_expr(expr, is_server_default, is_index, **kw)
+        sql = sql.replace("%%", "%")
+<% endif %>
+        # Only of an index Alembic writes no `text()`.
+        return sql if is_index else as_text(sql)
 <% if cookiecutter.database == "mysql" %>
 
     def correct_for_autogen_constraints(
@@ -246,24 +287,13 @@ class AsReported(MySQLImpl):
         is_odd = any(part.endswith((")", " DESC")) for part in parts)
         return [part.replace("\\'", "'") for part in parts] if is_odd else []
 
-    def render_ddl_sql_expr(
-        self,
-        expr: ClauseElement,
-        is_server_default: bool = False,
-        is_index: bool = False,
-        **kw: Any,
-    ) -> str:
-        """Return SQL as a revision has it, where a percent sign is one, and not two for the driver."""
-        sql = super().render_ddl_sql_expr(expr, is_server_default, is_index, **kw)
-        return sql.replace("%%", "%")
-
     def _normalize_computed_default(self, sqltext: str) -> str:
         """Return a generated column's expression as the server puts it, read back and made again."""
         others = [Column(column.name, column.type) for column in self.table.columns]
         for _ in range(2):
-            expression = text(sqltext.replace("%%", "%").replace(":", r"\:"))
+            expression = text(as_text(sqltext.replace("%%", "%")))
             made = Column("made", Text, Computed(expression))
-            if (found := self.report([*others, made])) is None:
+            if (found := self.report([*others, made], like=self.table)) is None:
                 break
             sqltext = found[0][-1]["computed"]["sqltext"]
         return sqltext
@@ -276,34 +306,3 @@ class AsReported(MySQLImpl):
             server_default is not None and isinstance(type_, JSON | LargeBinary | Text)
         )
 <% endif %>
-
-
-def compare_checks(
-    context: MigrationContext, metadata: MetaData, operations: list[MigrateOperation]
-) -> Iterator[MigrateOperation]:
-    """Yield what makes the checks of tables those of the models, which Alembic does not compare."""
-    assert context.connection is not None
-    assert isinstance(context.impl, AsReported)
-    inspector = inspect(context.connection)
-    new = {op.to_table().key for op in operations if isinstance(op, ops.CreateTableOp)}
-    for table in metadata.sorted_tables:
-        if table.key in new:
-            continue
-        declared = {
-            str(constraint.name): context.impl.render_ddl_sql_expr(constraint.sqltext)
-            for constraint in table.constraints
-            if isinstance(constraint, CheckConstraint) and constraint.name is not None
-        }
-        existing = {
-            str(check["name"]): check["sqltext"]
-            for check in inspector.get_check_constraints(table.name, schema=table.schema)
-        }
-        same = context.impl.same_checks(table, existing, declared)
-        for name in sorted(existing.keys() - same):
-            yield ops.CreateCheckConstraintOp(
-                conv(name), table.name, existing[name], schema=table.schema
-            ).reverse()
-        for name in sorted(declared.keys() - same):
-            yield ops.CreateCheckConstraintOp(
-                conv(name), table.name, declared[name], schema=table.schema
-            )
