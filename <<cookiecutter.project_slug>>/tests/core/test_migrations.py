@@ -370,7 +370,8 @@ def migrating(url: URL) -> AsyncEngine:
 def test_what_is_migrated_is_committed(alembic: Config, empty: URL) -> None:
     command.upgrade(alembic, "head")
     version = asyncio.run(databases.execute(empty, "SELECT version_num FROM alembic_version"))
-    assert version == ScriptDirectory.from_config(alembic).get_current_head()
+    # Without any revision both are none.
+    assert version == str(ScriptDirectory.from_config(alembic).get_current_head())
     assert asyncio.run(databases.execute(empty, f"SELECT count(*) FROM {lock.TABLE}")) == "0"
     command.downgrade(alembic, "base")
     assert tables(empty) == KEPT
