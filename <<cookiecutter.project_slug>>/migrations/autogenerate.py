@@ -18,12 +18,19 @@ from alembic.util import CommandError
 from pgvector.sqlalchemy import VECTOR
 <% endif %>
 <% if cookiecutter.database == "postgresql" %>
-from sqlalchemy import ForeignKeyConstraint, Identity, Interval, MetaData, TypeDecorator, inspect
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKeyConstraint,
+    Identity,
+    Interval,
+    MetaData,
+    TypeDecorator,
+    inspect,
+)
 <% else %>
-from sqlalchemy import ForeignKeyConstraint, MetaData, TypeDecorator
+from sqlalchemy import CheckConstraint, ForeignKeyConstraint, MetaData, TypeDecorator
 <% endif %>
 
-from migrations.comparison import compare_checks
 <% if cookiecutter.database == "postgresql" %>
 from migrations.enums import compare_enums, enum_of, render_enum, retyped
 from migrations.sql import QUOTE, Sql
@@ -68,8 +75,8 @@ def flat(operations: Iterable[MigrateOperation]) -> Iterator[MigrateOperation]:
             yield operation
 
 
-def split_circles(operations: list[MigrateOperation], metadata: MetaData) -> None:
-    """Make and drop foreign keys apart from tables that refer to each other in a circle."""
+def split_tables(operations: list[MigrateOperation], metadata: MetaData) -> None:
+    """Make what Alembic leaves out of a table, and drop what tables in a circle refer to."""
     gone: set[str] = set()
     for operation in list(operations):
         if isinstance(operation, ops.CreateTableOp):
@@ -78,6 +85,12 @@ def split_circles(operations: list[MigrateOperation], metadata: MetaData) -> Non
                 ops.CreateForeignKeyOp.from_constraint(constraint)
                 for constraint in table.foreign_key_constraints
                 if constraint.use_alter
+            ]
+            operations += [
+                ops.CreateCheckConstraintOp.from_constraint(constraint)
+                for column in table.columns
+                for constraint in column.constraints
+                if isinstance(constraint, CheckConstraint)
             ]
         if isinstance(operation, ops.DropTableOp) and operation._reverse is not None:
             for constraint in operation._reverse.columns:
@@ -173,8 +186,7 @@ def arrange(context: MigrationContext, _: object, scripts: list[MigrationScript]
     assert script.upgrade_ops is not None
     metadata: MetaData = context.opts["target_metadata"]
     operations = list(flat(script.upgrade_ops.ops))
-    operations += compare_checks(context, metadata, operations)
-    split_circles(operations, metadata)
+    split_tables(operations, metadata)
 <% if cookiecutter.database == "postgresql" %>
     operations = [done for found in operations for done in complete(context, found, metadata)]
     operations += compare_the_rest(context, metadata)

@@ -3,17 +3,15 @@
 <% if cookiecutter.database == "mysql" %>
 import re
 <% endif %>
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from alembic.ddl.impl import ComparisonResult
 <% if cookiecutter.database == "postgresql" %>
 from alembic.ddl.postgresql import PostgresqlImpl
 <% else %>
 from alembic.ddl.mysql import MySQLImpl
 <% endif %>
-from alembic.operations import ops
-from alembic.operations.ops import MigrateOperation
-from alembic.runtime.migration import MigrationContext
 <% if cookiecutter.database == "postgresql" %>
 from sqlalchemy import CheckConstraint, Column, MetaData, Table, inspect, text
 <% else %>
@@ -37,10 +35,13 @@ from sqlalchemy.dialects.mysql.base import MySQLDialect
 from sqlalchemy.engine.interfaces import ReflectedColumn
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateTable
-from sqlalchemy.sql.elements import <% if cookiecutter.database == "mysql" %>ClauseElement, <% endif %>conv
 <% if cookiecutter.database == "mysql" %>
+from sqlalchemy.sql.elements import ClauseElement
 from sqlalchemy.types import TypeEngine
 <% endif %>
+
+# Alembic compares checks only when told to.
+PLUGINS = ["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"]
 
 
 <% if cookiecutter.database == "mysql" %>
@@ -76,7 +77,7 @@ class AsReported(MySQLImpl):
         checks: Mapping[str, str] | None = None,
         **options: Any,
 <% endif %>
-    ) -> tuple[list[ReflectedColumn], dict[str | None, str]] | None:
+    ) -> tuple[list[ReflectedColumn], dict[str, str]] | None:
         """Return what the server makes of columns and checks, or None where it refuses them."""
         assert self.connection is not None
 <% if cookiecutter.database == "postgresql" %>
@@ -109,7 +110,7 @@ class AsReported(MySQLImpl):
                 [_, *reported] = inspector.get_columns(probe.name)
 <% endif %>
                 texts = {
-                    check["name"]: check["sqltext"]
+                    str(check["name"]): check["sqltext"]
                     for check in inspector.get_check_constraints(probe.name)
                 }
 <% if cookiecutter.database == "postgresql" %>
@@ -122,24 +123,26 @@ class AsReported(MySQLImpl):
             return None
         return reported, texts
 
-    def same_checks(
-        self, table: Table, existing: Mapping[str, str], declared: Mapping[str, str]
-    ) -> set[str]:
-        """Return the names of the checks of a table that are as the models say.
+    def compare_check_constraint(
+        self, metadata_constraint: CheckConstraint, reflected_constraint: CheckConstraint
+    ) -> ComparisonResult:
+        """Compare a check of the models with that of the same name.
 
         Read back and made again, a check may be put differently once more, and then no more.
         """
-        names = existing.keys() & declared.keys()
-        if not names:
-            return set()
-        new = {f"new_{name}": declared[name] for name in names}
-        old = {f"old_{name}": existing[name] for name in names}
-        if (once := self.report(table.columns, new)) is None:
-            return set()
-        new = {name: once[1][name] for name in new}
-        if (twice := self.report(table.columns, new | old)) is None:
-            return set()
-        return {name for name in names if twice[1][f"new_{name}"] == twice[1][f"old_{name}"]}
+        parent = metadata_constraint.parent
+        columns = (parent if isinstance(parent, Table) else parent.table).columns
+        checks = {
+            "new": self.render_ddl_sql_expr(metadata_constraint.sqltext),
+            "old": str(reflected_constraint.sqltext),
+        }
+        for _ in range(2):
+            if (found := self.report(columns, checks)) is None:
+                return ComparisonResult.Different("the server cannot compare them")
+            checks = {name: found[1][name] for name in checks}
+        if checks["new"] == checks["old"]:
+            return ComparisonResult.Equal()
+        return ComparisonResult.Different(f"{checks['old']} to {checks['new']}")
 
     def compare_type(self, inspector_column: Column[Any], metadata_column: Column[Any]) -> bool:
         """Return whether a column has another type than the models say."""
@@ -276,34 +279,3 @@ class AsReported(MySQLImpl):
             server_default is not None and isinstance(type_, JSON | LargeBinary | Text)
         )
 <% endif %>
-
-
-def compare_checks(
-    context: MigrationContext, metadata: MetaData, operations: list[MigrateOperation]
-) -> Iterator[MigrateOperation]:
-    """Yield what makes the checks of tables those of the models, which Alembic does not compare."""
-    assert context.connection is not None
-    assert isinstance(context.impl, AsReported)
-    inspector = inspect(context.connection)
-    new = {op.to_table().key for op in operations if isinstance(op, ops.CreateTableOp)}
-    for table in metadata.sorted_tables:
-        if table.key in new:
-            continue
-        declared = {
-            str(constraint.name): context.impl.render_ddl_sql_expr(constraint.sqltext)
-            for constraint in table.constraints
-            if isinstance(constraint, CheckConstraint) and constraint.name is not None
-        }
-        existing = {
-            str(check["name"]): check["sqltext"]
-            for check in inspector.get_check_constraints(table.name, schema=table.schema)
-        }
-        same = context.impl.same_checks(table, existing, declared)
-        for name in sorted(existing.keys() - same):
-            yield ops.CreateCheckConstraintOp(
-                conv(name), table.name, existing[name], schema=table.schema
-            ).reverse()
-        for name in sorted(declared.keys() - same):
-            yield ops.CreateCheckConstraintOp(
-                conv(name), table.name, declared[name], schema=table.schema
-            )

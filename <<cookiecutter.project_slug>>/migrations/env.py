@@ -19,7 +19,7 @@ from app.core.config import load_settings
 from app.core.connect import MODES, open_within
 <% endif %>
 from app.models import Base
-from migrations import autogenerate, lock
+from migrations import autogenerate, comparison, lock
 
 settings = load_settings()
 URL = settings.migration_database_url or settings.database_url
@@ -72,6 +72,7 @@ def configure(**target: object) -> None:
 <% endif %>
     context.configure(
         target_metadata=Base.metadata,
+        autogenerate_plugins=comparison.PLUGINS,
         compare_server_default=True,
         render_item=autogenerate.render_item,
         process_revision_directives=autogenerate.arrange,
