@@ -77,8 +77,8 @@ class AsReported(MySQLImpl):
         checks: Mapping[str, str] | None = None,
         **options: Any,
 <% endif %>
-    ) -> tuple[list[ReflectedColumn], dict[str, str]] | None:
-        """Return what the server makes of columns and checks, or None where it refuses them."""
+    ) -> tuple[list[ReflectedColumn], dict[str, str]]:
+        """Return what the server makes of columns and checks: nothing where it refuses them."""
         assert self.connection is not None
 <% if cookiecutter.database == "postgresql" %>
         probe = Table("alembic_probe", MetaData(), prefixes=["TEMPORARY"])
@@ -120,7 +120,7 @@ class AsReported(MySQLImpl):
                 self.connection.execute(text("DROP TEMPORARY TABLE alembic_probe"))
 <% endif %>
         except DBAPIError:
-            return None
+            return [], {}
         return reported, texts
 
     def compare_check_constraint(
@@ -137,9 +137,10 @@ class AsReported(MySQLImpl):
             "old": str(reflected_constraint.sqltext),
         }
         for _ in range(2):
-            if (found := self.report(columns, checks)) is None:
-                return ComparisonResult.Different("the server cannot compare them")
-            checks = {name: found[1][name] for name in checks}
+            _, found = self.report(columns, checks)
+            if not found:
+                return ComparisonResult.Different("the server refuses one of them")
+            checks = {name: found[name] for name in checks}
         if checks["new"] == checks["old"]:
             return ComparisonResult.Equal()
         return ComparisonResult.Different(f"{checks['old']} to {checks['new']}")
@@ -149,10 +150,10 @@ class AsReported(MySQLImpl):
 <% if cookiecutter.database == "postgresql" %>
         if not super().compare_type(inspector_column, metadata_column):
             return False
-        if (found := self.report([metadata_column])) is None:
-            return True
-        [[reported], _] = found
-        return super().compare_type(inspector_column, Column("probe", reported["type"]))
+        reported, _ = self.report([metadata_column])
+        return not reported or super().compare_type(
+            inspector_column, Column("probe", reported[0]["type"])
+        )
 <% else %>
         self.table = metadata_column.table
         # Alembic would pass by UNSIGNED, fractions of a second and collations. Of the last those are
@@ -163,10 +164,8 @@ class AsReported(MySQLImpl):
             if name.endswith(("charset", "collate"))
         }
         column = Column(metadata_column.name, metadata_column.type)
-        if (found := self.report([column], **options)) is None:
-            return True
-        [[reported], _] = found
-        return repr(reported["type"]) != repr(inspector_column.type)
+        reported, _ = self.report([column], **options)
+        return not reported or repr(reported[0]["type"]) != repr(inspector_column.type)
 <% endif %>
 
     def compare_server_default(
@@ -188,15 +187,12 @@ class AsReported(MySQLImpl):
         ):
             return False
 <% endif %>
-        if (found := self.report([metadata_column])) is None:
-            return True
-        [[reported], _] = found
+        reported, _ = self.report([metadata_column])
 <% if cookiecutter.database == "postgresql" %>
-        return reported["default"] != rendered_inspector_default
+        return not reported or reported[0]["default"] != rendered_inspector_default
 <% else %>
-        return reported["default"] is None or (
-            same_now(reported["default"]) != same_now(rendered_inspector_default)
-        )
+        default = reported[0]["default"] if reported else None
+        return default is None or same_now(default) != same_now(rendered_inspector_default)
 <% endif %>
 <% if cookiecutter.database == "mysql" %>
 
@@ -266,9 +262,10 @@ class AsReported(MySQLImpl):
         for _ in range(2):
             expression = text(sqltext.replace("%%", "%").replace(":", r"\:"))
             made = Column("made", Text, Computed(expression))
-            if (found := self.report([*others, made])) is None:
+            reported, _ = self.report([*others, made])
+            if not reported:
                 break
-            sqltext = found[0][-1]["computed"]["sqltext"]
+            sqltext = reported[-1]["computed"]["sqltext"]
         return sqltext
 
     def _is_mysql_allowed_functional_default(

@@ -139,6 +139,14 @@ class Served(Apart):
     name: Mapped[str] = mapped_column(String(20))
 
 
+class Asked(Apart):
+    """A row whose key the server is asked for before."""
+
+    __tablename__ = "_test_asked"
+    id: Mapped[int] = mapped_column(primary_key=True, default=func.floor(7))
+    name: Mapped[str] = mapped_column(String(20))
+
+
 <% endif %>
 class Setting(Apart):
     """A row whose key is somebody else's."""
@@ -683,6 +691,8 @@ async def test_without_returning_a_create_is_one_transaction(
         await queries.create(CREATE_OWNER, id=0, name="a")
     with pytest.raises(TypeError, match=r"which key it made: give _test_served\.id"):
         await queries.create(Create(OwnerRow, Served, columns_of(Served, OwnerRow)), name="a")
+    with pytest.raises(TypeError, match=r"asked for _test_asked\.id before"):
+        await queries.create(Create(OwnerRow, Asked, columns_of(Asked, OwnerRow)), name="a")
 
     first = [record.getMessage().split()[0] for record in caplog.records][:4]
     assert first == ["BEGIN", "INSERT", "SELECT", "COMMIT"]
