@@ -181,8 +181,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep cookiecutter away from the home folder's settings and replays."""
+    """Keep cookiecutter away from the home folder's settings and replays, and one mypy cache."""
     folder = tmp_path_factory.mktemp("settings")
+    # Services differ little, and what they install not at all.
+    os.environ["MYPY_CACHE_DIR"] = str(folder / "mypy")
     settings = folder / "cookiecutter.yaml"
     settings.write_text(f"replay_dir: {folder}\ncookiecutters_dir: {folder}\n")
     os.environ["COOKIECUTTER_CONFIG"] = str(settings)

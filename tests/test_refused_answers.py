@@ -1,6 +1,9 @@
 """A refused answer: one line that says why, an exit code, and nothing left on disk."""
 
 import json
+import os
+import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -216,6 +219,46 @@ def test_marks_of_the_template_are_refused(mark: str, output: Path) -> None:
     said = run(*words, cwd=output, code=1, typed="\n".join(typed) + "\n").stdout
     assert f"description: 'a {mark} b' is refused. Allowed: one line of text" in said
     assert around(output) == before
+
+
+def test_who_answers_is_asked_again_at_once(tmp_path: Path) -> None:
+    """On a terminal no wrong answer waits for the last prompt."""
+    wrong: dict[str, list[str]] = {
+        "project_name": [" "],
+        "project_slug": ["A", "fastapi"],
+        "description": ["a << b"],
+        "pool_size": ["0", "x", "1e3"],
+        "max_overflow": ["-1"],
+        "pool_timeout": ["0"],
+        "pool_recycle": ["0"],
+        "vector_search": ["2"],  # For MySQL there is none.
+    }
+    right = dict.fromkeys(hook.RULES, "") | {
+        "project_name": "The Shop",
+        "project_slug": "shop",
+        "description": "A shop",
+        "database": "2",
+        "pool_size": "7",
+        "vector_search": "no",
+        "run_tests": "2",
+    }
+    typed = [line for name, answer in right.items() for line in [*wrong.get(name, []), answer]]
+    keyboard, terminal = os.openpty()
+    os.write(keyboard, "".join(f"{line}\n" for line in typed).encode())
+    words = [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "--output-dir", str(tmp_path)]
+    # Else lines would be broken.
+    env = environment(HOME=str(tmp_path), COLUMNS="1000")
+    said = subprocess.run(
+        words, env=env, stdin=terminal, capture_output=True, text=True, check=True
+    ).stdout
+    os.close(keyboard)
+    os.close(terminal)
+    refused = re.findall(r" {4}(\w+): .+ is refused\. Allowed: ", said)
+    assert refused == [name for name, answers in wrong.items() for _ in answers]
+    made = tmp_path / "shop"
+    assert 'name = "shop"' in (made / "pyproject.toml").read_text()
+    assert "pool_size: int = Field(default=7," in (made / "app/core/config.py").read_text()
+    assert (made / "README.md").read_text().startswith("# The Shop\n\nA shop\n")
 
 
 ODD = {

@@ -1,5 +1,6 @@
 """`make resource` writes what a person would have written and proves it, and can be undone."""
 
+import json
 import re
 from pathlib import Path
 
@@ -71,48 +72,65 @@ def test_every_type_and_a_key_of_another(project: Path) -> None:
     assert status(project) == ""
 
 
-@pytest.mark.parametrize(
-    ("name", "fields", "reason"),
-    [
-        ("orders", "a:int", "write the singular, such as order"),
-        ("none", "a:int", "Python or the files use that word"),
-        ("database", "a:int", "Python or the files use that word"),
-        ("t2", "a:int", "write a longer one"),
-        ("Order", "a:int", "write up to 40 small letters"),
-        ("class", "a:int", "Python or the files use that word"),
-        ("session", "a:int", "Python or the files use that word"),
-        ("user", "a:int", "there is app/models/user.py"),
-        ("error", "a:int", "there is app/schemas/error.py, app/api/errors.py already"),
-        ("decimal", "a:int", "there is Decimal already"),
-        ("order", "", "name at least one, and each once"),
-        ("order", "a:int a:str", "name at least one, and each once"),
-        ("order", "a", "write name:type"),
-        ("order", "a:money", "no such type; there is str, text, int"),
-        ("order", "a:int:primary", "write name:type"),
-        ("order", "none:int", "Python or the files use that word"),
-        ("order", "order_id:int", "two types would be called OrderId"),
-        ("order", "create:int", "two types would be called OrderCreate"),
-        ("order", "a1:int a_1:int", "two types would be called A1"),
-        ("order", "for:int", "Python or the files use that word"),
-        ("order", "self:int", "Python or the files use that word"),
-        ("order", "id:int", "Python or the files use that word"),
-        ("order", "i:int", "Python or the files use that word"),
-        ("order", "json:str", "pydantic has json for itself"),
-        ("order", "model_x:str", "pydantic has model_x for itself"),
-        ("order", "a:json:unique", "json takes no :unique"),
-        ("order", "a:enum", "name each choice once"),
-        ("order", "a:enum(x,x)", "name each choice once"),
-        ("order", "a:enum(x,X)", "name each choice once"),
-        ("order", "a:enum(é,E)", "name each choice once"),
-        ("order", "customer:ref", "no model Customer to refer to; there is User"),
-    ],
-)
-def test_what_cannot_be_made_is_refused_in_one_line(
-    project: Path, name: str, fields: str, reason: str
-) -> None:
-    said = python(project, "-m", "dev", "resource", name, fields, code=1)
-    assert reason in said
-    assert len(said.splitlines()) == 1
+# What cannot be made, and why.
+REFUSED = [
+    ("orders", "a:int", "write the singular, such as order"),
+    ("none", "a:int", "Python or the files use that word"),
+    ("database", "a:int", "Python or the files use that word"),
+    ("t2", "a:int", "write a longer one"),
+    ("Order", "a:int", "write up to 40 small letters"),
+    ("class", "a:int", "Python or the files use that word"),
+    ("session", "a:int", "Python or the files use that word"),
+    ("user", "a:int", "there is app/models/user.py"),
+    ("error", "a:int", "there is app/schemas/error.py, app/api/errors.py already"),
+    ("decimal", "a:int", "there is Decimal already"),
+    ("order", "", "name at least one, and each once"),
+    ("order", "a:int a:str", "name at least one, and each once"),
+    ("order", "a", "write name:type"),
+    ("order", "a:money", "no such type; there is str, text, int"),
+    ("order", "a:int:primary", "write name:type"),
+    ("order", "none:int", "Python or the files use that word"),
+    ("order", "order_id:int", "two types would be called OrderId"),
+    ("order", "create:int", "two types would be called OrderCreate"),
+    ("order", "a1:int a_1:int", "two types would be called A1"),
+    ("order", "for:int", "Python or the files use that word"),
+    ("order", "self:int", "Python or the files use that word"),
+    ("order", "id:int", "Python or the files use that word"),
+    ("order", "i:int", "Python or the files use that word"),
+    ("order", "json:str", "pydantic has json for itself"),
+    ("order", "model_x:str", "pydantic has model_x for itself"),
+    ("order", "a:json:unique", "json takes no :unique"),
+    ("order", "a:enum", "name each choice once"),
+    ("order", "a:enum(x,x)", "name each choice once"),
+    ("order", "a:enum(x,X)", "name each choice once"),
+    ("order", "a:enum(é,E)", "name each choice once"),
+    ("order", "customer:ref", "no model Customer to refer to; there is User"),
+]
+
+# Asks for each, in one process.
+ASK = """
+import json, sys
+from dev import resource
+for name, fields in json.loads(sys.argv[1]):
+    try:
+        resource.make(name, fields, "int", "")
+    except (SystemExit, RuntimeError) as refusal:
+        print(json.dumps([name, fields, str(refusal)]))
+"""
+
+
+def test_what_cannot_be_made_is_refused_in_one_line(project: Path) -> None:
+    asked = json.dumps([[name, fields] for name, fields, _ in REFUSED])
+    said = [json.loads(line) for line in python(project, "-c", ASK, asked).splitlines()]
+    assert len(said) == len(REFUSED)
+    for (name, fields, reason), refused in zip(REFUSED, said, strict=True):
+        assert refused[:2] == [name, fields]
+        assert reason in refused[2]
+        assert len(refused[2].splitlines()) == 1
+    # As a command says it.
+    name, fields, _ = REFUSED[0]
+    line = python(project, "-m", "dev", "resource", name, fields, code=1)
+    assert line == f"{said[0][2]}\n"
     assert status(project) == ""
 
 

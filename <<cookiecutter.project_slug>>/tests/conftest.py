@@ -61,6 +61,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         session.config.stash[SERVER] = databases.describe(server)
         # The workers are started after this, and inherit it.
         os.environ["TEST_DATABASE_URL"] = server.render_as_string(hide_password=False)
+        # What is not written cannot be read: each of them would compile everything again.
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     url = make_url(os.environ["TEST_DATABASE_URL"]).set(database=f"test_{uuid4().hex[:12]}")
     os.environ.update(SETTINGS, DATABASE_URL=url.render_as_string(hide_password=False))
 
