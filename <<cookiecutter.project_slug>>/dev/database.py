@@ -16,7 +16,11 @@ from pathlib import Path
 from sqlalchemy import URL, NullPool, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+<% if cookiecutter.database == "mysql" %>
+from app.core.connect import MAX_CONNECTIONS, MODES
+<% else %>
 from app.core.connect import MAX_CONNECTIONS
+<% endif %>
 from dev import server
 from dev.supervisor import NO_SERVER
 
@@ -99,7 +103,7 @@ async def execute(url: URL, statement: str) -> str:
     """Run one statement outside of any transaction; return its first value, if any, as text."""
 <% if cookiecutter.database == "mysql" %>
     # The driver prints the server's notes, such as that there was no database to drop.
-    options = {"init_command": "SET sql_notes = 0"}
+    options = {"init_command": f"SET {MODES}, sql_notes = 0"}
     engine = create_async_engine(
         url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=options
     )

@@ -24,18 +24,33 @@ from sqlalchemy import (
     Identity,
     Interval,
     MetaData,
+    TextClause,
     TypeDecorator,
     inspect,
+    text,
 )
 <% else %>
-from sqlalchemy import CheckConstraint, ForeignKeyConstraint, MetaData, TypeDecorator
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKeyConstraint,
+    MetaData,
+    TextClause,
+    TypeDecorator,
+    text,
+)
 <% endif %>
+from sqlalchemy.types import UserDefinedType
 
 <% if cookiecutter.database == "postgresql" %>
 from migrations.enums import compare_enums, enum_of, render_enum, retyped
 from migrations.sql import QUOTE, Sql
 <% else %>
 from migrations.steps import one_change_each
+<% endif %>
+<% if cookiecutter.database == "postgresql" %>
+from migrations.wording import as_text
+<% else %>
+from migrations.wording import as_text, refuse_what_is_lost
 <% endif %>
 <% if cookiecutter.database == "postgresql" %>
 
@@ -56,6 +71,9 @@ def render_item(kind: str, item: object, autogen: AutogenContext) -> str | Liter
         autogen.imports.add("from pgvector.sqlalchemy import VECTOR")
         return f"VECTOR({item.dim})"
 <% endif %>
+    if isinstance(item, UserDefinedType) and not type(item).__module__.startswith("sqlalchemy."):
+        # It is no other type: Alembic writes it by its module.
+        autogen.imports.add(f"import {type(item).__module__}")
 <% if cookiecutter.database == "postgresql" %>
     # Alembic forgets its precision.
     if isinstance(item, Interval) and item.second_precision is not None:
@@ -101,6 +119,20 @@ def split_tables(operations: list[MigrateOperation], metadata: MetaData) -> None
                         constraint.use_alter = True
                         operations.append(ops.DropConstraintOp.from_constraint(constraint))
             gone.add(".".join(filter(None, (operation.schema, operation.table_name))))
+
+
+def keep_colons(operations: list[MigrateOperation]) -> None:
+    """Have checks, and those of tables, that go come back as they were."""
+    for operation in operations:
+        match operation:
+            case ops.DropTableOp(_reverse=ops.CreateTableOp(columns=items)):
+                for item in items:
+                    if isinstance(item, CheckConstraint) and isinstance(item.sqltext, TextClause):
+                        item.sqltext = text(as_text(item.sqltext.text))
+            case ops.DropConstraintOp(
+                _reverse=ops.CreateCheckConstraintOp(condition=TextClause(text=sql)) as check
+            ):
+                check.condition = text(as_text(sql))
 
 
 def rank(operation: MigrateOperation) -> int:
@@ -185,7 +217,11 @@ def arrange(context: MigrationContext, _: object, scripts: list[MigrationScript]
     [script] = scripts
     assert script.upgrade_ops is not None
     metadata: MetaData = context.opts["target_metadata"]
+<% if cookiecutter.database == "mysql" %>
+    refuse_what_is_lost(context.impl, metadata)
+<% endif %>
     operations = list(flat(script.upgrade_ops.ops))
+    keep_colons(operations)
     split_tables(operations, metadata)
 <% if cookiecutter.database == "postgresql" %>
     operations = [done for found in operations for done in complete(context, found, metadata)]

@@ -13,19 +13,31 @@ from alembic.ddl.postgresql import PostgresqlImpl
 from alembic.ddl.mysql import MySQLImpl
 <% endif %>
 <% if cookiecutter.database == "postgresql" %>
-from sqlalchemy import CheckConstraint, Column, MetaData, Table, inspect, text
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Inspector,
+    MetaData,
+    Table,
+    TextClause,
+    inspect,
+    text,
+)
 <% else %>
 from sqlalchemy import (
     JSON,
     CheckConstraint,
     Column,
     Computed,
+    Connection,
     Index,
+    Inspector,
     Integer,
     LargeBinary,
     MetaData,
     Table,
     Text,
+    TextClause,
     UniqueConstraint,
     inspect,
     text,
@@ -35,9 +47,14 @@ from sqlalchemy.dialects.mysql.base import MySQLDialect
 from sqlalchemy.engine.interfaces import ReflectedColumn
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateTable
-<% if cookiecutter.database == "mysql" %>
 from sqlalchemy.sql.elements import ClauseElement
+<% if cookiecutter.database == "mysql" %>
 from sqlalchemy.types import TypeEngine
+
+from migrations.wording import as_text, read_columns
+<% else %>
+
+from migrations.wording import as_text
 <% endif %>
 
 # Alembic compares checks only when told to.
@@ -66,6 +83,11 @@ class AsReported(MySQLImpl):
     __dialect__ = "postgresql"
 <% else %>
     __dialect__ = "mysql"
+
+    def __init__(self, dialect: Any, connection: Connection | None, *options: Any) -> None:
+        super().__init__(dialect, connection, *options)
+        if connection is not None:
+            read_columns(dialect)
 <% endif %>
 
     def report(
@@ -75,7 +97,8 @@ class AsReported(MySQLImpl):
         self,
         columns: Iterable[Column[Any]],
         checks: Mapping[str, str] | None = None,
-        **options: Any,
+        *,
+        like: Table,
 <% endif %>
     ) -> tuple[list[ReflectedColumn], dict[str, str]]:
         """Return what the server makes of columns and checks: nothing where it refuses them."""
@@ -83,6 +106,12 @@ class AsReported(MySQLImpl):
 <% if cookiecutter.database == "postgresql" %>
         probe = Table("alembic_probe", MetaData(), prefixes=["TEMPORARY"])
 <% else %>
+        # What is not said of a column is the table's, not the server's.
+        options = {
+            name: value
+            for name, value in like.kwargs.items()
+            if name.endswith(("charset", "collate"))
+        }
         # Some servers take no table without a primary key.
         key = Column("alembic_probe", Integer, primary_key=True, autoincrement=False)
         probe = Table("alembic_probe", MetaData(), key, prefixes=["TEMPORARY"], **options)
@@ -98,8 +127,7 @@ class AsReported(MySQLImpl):
 <% endif %>
             probe.append_column(column)
         for name, condition in (checks or {}).items():
-            # A colon would begin a parameter.
-            probe.append_constraint(CheckConstraint(condition.replace(":", r"\:"), name=name))
+            probe.append_constraint(CheckConstraint(condition, name=name))
         try:
             with self.connection.begin_nested():
                 self.connection.execute(CreateTable(probe))
@@ -110,7 +138,7 @@ class AsReported(MySQLImpl):
                 [_, *reported] = inspector.get_columns(probe.name)
 <% endif %>
                 texts = {
-                    str(check["name"]): check["sqltext"]
+                    str(check["name"]): as_text(check["sqltext"])
                     for check in inspector.get_check_constraints(probe.name)
                 }
 <% if cookiecutter.database == "postgresql" %>
@@ -130,14 +158,19 @@ class AsReported(MySQLImpl):
 
         Read back and made again, a check may be put differently once more, and then no more.
         """
-        parent = metadata_constraint.parent
-        columns = (parent if isinstance(parent, Table) else parent.table).columns
+        parent, existing = metadata_constraint.parent, reflected_constraint.sqltext
+        table = parent if isinstance(parent, Table) else parent.table
+        assert isinstance(existing, TextClause)
         checks = {
             "new": self.render_ddl_sql_expr(metadata_constraint.sqltext),
-            "old": str(reflected_constraint.sqltext),
+            "old": as_text(existing.text),
         }
         for _ in range(2):
-            _, found = self.report(columns, checks)
+<% if cookiecutter.database == "postgresql" %>
+            _, found = self.report(table.columns, checks)
+<% else %>
+            _, found = self.report(table.columns, checks, like=table)
+<% endif %>
             if not found:
                 return ComparisonResult.Different("the server refuses one of them")
             checks = {name: found[name] for name in checks}
@@ -158,13 +191,8 @@ class AsReported(MySQLImpl):
         self.table = metadata_column.table
         # Alembic would pass by UNSIGNED, fractions of a second and collations. Of the last those are
         # told that are not the table's own.
-        options = {
-            name: value
-            for name, value in inspector_column.table.kwargs.items()
-            if name.endswith(("charset", "collate"))
-        }
         column = Column(metadata_column.name, metadata_column.type)
-        reported, _ = self.report([column], **options)
+        reported, _ = self.report([column], like=inspector_column.table)
         return not reported or repr(reported[0]["type"]) != repr(inspector_column.type)
 <% endif %>
 
@@ -176,24 +204,50 @@ class AsReported(MySQLImpl):
         rendered_inspector_default: str | None,
     ) -> bool:
         """Return whether a column has another default than the models say."""
-        if rendered_metadata_default is None or rendered_inspector_default is None:
-            return rendered_metadata_default != rendered_inspector_default
-<% if cookiecutter.database == "mysql" %>
-        if not super().compare_server_default(  # type: ignore[no-untyped-call]
-            inspector_column,
-            metadata_column,
-            rendered_metadata_default,
-            rendered_inspector_default,
-        ):
-            return False
-<% endif %>
-        reported, _ = self.report([metadata_column])
+        if rendered_metadata_default is None:
+            return rendered_inspector_default is not None
 <% if cookiecutter.database == "postgresql" %>
-        return not reported or reported[0]["default"] != rendered_inspector_default
+        reported, _ = self.report([metadata_column])
+        if not reported:
+            return True
+        return as_text(reported[0]["default"] or "") != (rendered_inspector_default or "")
 <% else %>
-        default = reported[0]["default"] if reported else None
-        return default is None or same_now(default) != same_now(rendered_inspector_default)
+        reported, _ = self.report([metadata_column], like=inspector_column.table)
+        if not reported:
+            return True
+        default = as_text(reported[0]["default"] or "")
+        return same_now(default) != same_now(rendered_inspector_default or "")
 <% endif %>
+
+    def autogen_column_reflect(
+        self, inspector: Inspector, table: Table, column_info: dict[str, Any]
+    ) -> None:
+        """Take what was read of a column as the text that it is."""
+        super().autogen_column_reflect(  # type: ignore[no-untyped-call]
+            inspector, table, column_info
+        )
+        if column_info.get("default"):
+            column_info["default"] = as_text(column_info["default"])
+        if computed := column_info.get("computed"):
+            computed["sqltext"] = as_text(computed["sqltext"])
+
+    def render_ddl_sql_expr(
+        self,
+        expr: ClauseElement,
+        is_server_default: bool = False,
+        is_index: bool = False,
+        **kw: Any,
+    ) -> str:
+<% if cookiecutter.database == "postgresql" %>
+        """Return SQL as a revision has it."""
+        sql = super().render_ddl_sql_expr(expr, is_server_default, is_index, **kw)
+<% else %>
+        """Return SQL as a revision has it, where a percent sign is one, and not two for the driver."""
+        sql = super().render_ddl_sql_expr(expr, is_server_default, is_index, **kw)
+        sql = sql.replace("%%", "%")
+<% endif %>
+        # Only of an index Alembic writes no `text()`.
+        return sql if is_index else as_text(sql)
 <% if cookiecutter.database == "mysql" %>
 
     def correct_for_autogen_constraints(
@@ -245,24 +299,13 @@ class AsReported(MySQLImpl):
         is_odd = any(part.endswith((")", " DESC")) for part in parts)
         return [part.replace("\\'", "'") for part in parts] if is_odd else []
 
-    def render_ddl_sql_expr(
-        self,
-        expr: ClauseElement,
-        is_server_default: bool = False,
-        is_index: bool = False,
-        **kw: Any,
-    ) -> str:
-        """Return SQL as a revision has it, where a percent sign is one, and not two for the driver."""
-        sql = super().render_ddl_sql_expr(expr, is_server_default, is_index, **kw)
-        return sql.replace("%%", "%")
-
     def _normalize_computed_default(self, sqltext: str) -> str:
         """Return a generated column's expression as the server puts it, read back and made again."""
         others = [Column(column.name, column.type) for column in self.table.columns]
         for _ in range(2):
-            expression = text(sqltext.replace("%%", "%").replace(":", r"\:"))
+            expression = text(as_text(sqltext.replace("%%", "%")))
             made = Column("made", Text, Computed(expression))
-            reported, _ = self.report([*others, made])
+            reported, _ = self.report([*others, made], like=self.table)
             if not reported:
                 break
             sqltext = reported[-1]["computed"]["sqltext"]

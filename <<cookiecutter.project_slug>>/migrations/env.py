@@ -2,9 +2,6 @@
 
 import asyncio
 import logging
-<% if cookiecutter.database == "mysql" %>
-from functools import partial
-<% endif %>
 
 from alembic import context
 <% if cookiecutter.database == "mysql" %>
@@ -15,9 +12,6 @@ from sqlalchemy import Connection, NullPool, event, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.core.config import load_settings
-<% if cookiecutter.database == "mysql" %>
-from app.core.connect import MODES, open_within
-<% endif %>
 from app.models import Base
 from migrations import autogenerate, comparison, lock
 
@@ -48,9 +42,6 @@ def is_ours(name: str | None, kind: str, _: object) -> bool:
     """Return whether a schema is compared: those that no model names are left alone."""
     return kind != "schema" or name in autogenerate.schemas_of(Base.metadata)
 <% else %>
-# Seconds to wait for a connection.
-CONNECT_LIMIT = 10
-
 SET_LIMITS = text(f"SET lock_wait_timeout = {TABLE_LOCK_LIMIT}")
 
 
@@ -118,8 +109,7 @@ async def migrate_alone() -> None:
     own_limits = {"server_settings": {"statement_timeout": "0"}}
     engine = create_async_engine(URL, poolclass=NullPool, connect_args=own_limits)
 <% else %>
-    how = {"async_creator_fn": partial(open_within, CONNECT_LIMIT), "init_command": f"SET {MODES}"}
-    engine = create_async_engine(URL, poolclass=NullPool, connect_args=how)
+    engine = create_async_engine(URL, poolclass=NullPool, connect_args=lock.CONNECT)
 <% endif %>
     async with lock.held(engine), engine.connect() as connection:
         await connection.run_sync(migrate)

@@ -44,6 +44,7 @@ from .retries import Opened, listen_to_commits, retry_conflicts
 from .server_errors import DatabaseUnavailable, Ending, error_code, listen_to_errors
 <% else %>
 from .server_errors import DatabaseUnavailable, error_code, listen_to_errors
+from .values import fit_before_execution
 <% endif %>
 
 __all__ = ["Database", "DatabaseUnavailable", "OwnedSession", "error_code", "retry_conflicts"]
@@ -180,8 +181,7 @@ class Database:
                 "async_creator_fn": partial(open_within, pool_timeout),
                 # For a server that does not even say that the time is over.
                 "read_timeout": statement_timeout + 5,
-                # The driver does not notice that a server has it turned off.
-                "init_command": f"{server_limits(statement_timeout)}, autocommit = 1",
+                "init_command": server_limits(statement_timeout),
                 # A read is a transaction of its own; sessions begin theirs: see `connect.py`.
                 "autocommit": True,
                 # Statements are prepared once for each connection, as other drivers do it.
@@ -193,6 +193,9 @@ class Database:
         listen_to_connects(self.engine.sync_engine, login)
 <% if cookiecutter.database == "postgresql" %>
         self.ending = Ending(self.engine.sync_engine)
+<% else %>
+        engine = self.engine.sync_engine
+        event.listen(engine, "before_cursor_execute", fit_before_execution, retval=True)
 <% endif %>
         self.sessions = async_sessionmaker(
             self.engine,

@@ -26,6 +26,9 @@ from .server_errors import READ_ONLY, error_code, is_lost, is_stale
 from .server_errors import READ_ONLY, error_code, is_lost
 <% endif %>
 from .statements import Statement, Update, refuse_listeners
+<% if cookiecutter.database == "mysql" %>
+from .values import fit
+<% endif %>
 
 T = TypeVar("T")
 
@@ -233,6 +236,9 @@ class Connection:
             # A type that refuses a value. SQLAlchemy names the error so.
             reason = f"({type(error).__module__}.{type(error).__name__}) {error}"
             raise StatementError(reason, plan.sql, None, error, hide_parameters=True) from error
+<% if cookiecutter.database == "mysql" %>
+        arguments = [fit(plan.sql, value) for value in arguments]
+<% endif %>
         if self._logger.isEnabledFor(logging.INFO):
             hidden = self._database.engine.sync_engine.hide_parameters
             self._logger.info("%s %s", plan.sql, "[values hidden]" if hidden else arguments)

@@ -6,6 +6,9 @@ import re
 <% endif %>
 from collections.abc import Iterator
 from pathlib import Path
+<% if cookiecutter.database == "mysql" %>
+from typing import Any
+<% endif %>
 
 import pytest
 from alembic import command
@@ -21,6 +24,9 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+<% if cookiecutter.database == "mysql" %>
+    Engine,
+<% endif %>
     Enum,
     ForeignKey,
     Integer,
@@ -30,14 +36,17 @@ from sqlalchemy import (
     Table,
 <% if cookiecutter.database == "mysql" %>
     event,
-    text,
 <% endif %>
+    text,
     true,
 )
-<% if cookiecutter.database == "mysql" %>
 from sqlalchemy.exc import DBAPIError
-<% endif %>
+<% if cookiecutter.database == "mysql" %>
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+<% else %>
 from sqlalchemy.ext.asyncio import create_async_engine
+<% endif %>
+from sqlalchemy.types import UserDefinedType
 
 from app.models.base import Base
 from dev import database as databases
@@ -128,6 +137,49 @@ def test_a_change_of_the_models_is_seen(notes: Config, empty: URL) -> None:
 
     assert "modify_type" in str(drift.value)
     assert "modify_default" in str(drift.value)
+
+
+class Code(UserDefinedType[str]):
+    """A type that SQLAlchemy has not."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: object) -> str:
+        """Return its name."""
+        return "CHAR(3)"
+
+
+def test_a_type_of_ones_own_is_imported(notes: Config, empty: URL) -> None:
+    Base.metadata.tables["_test_notes"].append_column(Column("code", Code))
+    command.revision(notes, "notes", autogenerate=True)
+    command.upgrade(notes, "head")
+    command.check(notes)
+
+
+def test_a_colon_begins_no_parameter(notes: Config, empty: URL) -> None:
+    def place(value: str) -> str:
+        asyncio.run(databases.execute(empty, f"INSERT INTO _test_notes VALUES (1, '', {value})"))
+        return asyncio.run(databases.execute(empty, "SELECT place FROM _test_notes"))
+
+    table = Base.metadata.tables["_test_notes"]
+    table.append_column(Column("place", String(20), server_default=text(r"' \:a'")))
+    table.append_constraint(CheckConstraint(r"place <> ' \:b'", name="place"))
+    command.revision(notes, "notes", autogenerate=True)
+    command.upgrade(notes, "head")
+    command.check(notes)
+    revision = ScriptDirectory.from_config(notes).get_current_head()
+    assert revision is not None
+    with pytest.raises(DBAPIError):
+        place(r"' \:b'")
+    assert place("DEFAULT") == " :a"
+
+    Base.metadata.remove(table)
+    command.revision(notes, "no notes", autogenerate=True)
+    command.upgrade(notes, "head")
+    command.downgrade(notes, revision)
+    with pytest.raises(DBAPIError):
+        place(r"' \:b'")
+    assert place("DEFAULT") == " :a"
 
 
 <% if cookiecutter.database == "mysql" %>
@@ -296,12 +348,45 @@ def test_a_schema_is_refused(alembic: Config, empty: URL) -> None:
         Base.metadata.remove(table)
 
 
+@pytest.fixture(params=["autocommit = 1", "completion_type = 1, autocommit = 0"])
+def settings_of_server(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Have connections begin with settings as those of some servers, before any of ours."""
+
+    def begin(_: object, __: object, ___: object, options: dict[str, Any]) -> None:
+        own = options.get("init_command", "").removeprefix("SET ")
+        options["init_command"] = "SET " + ", ".join(filter(None, [request.param, own]))
+
+    event.listen(Engine, "do_connect", begin)
+    yield
+    event.remove(Engine, "do_connect", begin)
+
+
+def migrating(url: URL) -> AsyncEngine:
+    """Return an engine as migrations have it."""
+    return create_async_engine(url, poolclass=NullPool, connect_args=lock.CONNECT)
+
+
+@pytest.mark.usefixtures("settings_of_server")
+def test_what_is_migrated_is_committed(alembic: Config, empty: URL) -> None:
+    command.upgrade(alembic, "head")
+    version = asyncio.run(databases.execute(empty, "SELECT version_num FROM alembic_version"))
+    assert version == ScriptDirectory.from_config(alembic).get_current_head()
+    assert asyncio.run(databases.execute(empty, f"SELECT count(*) FROM {lock.TABLE}")) == "0"
+    command.downgrade(alembic, "base")
+    assert tables(empty) == KEPT
+
+
+@pytest.mark.usefixtures("settings_of_server")
 <% endif %>
 async def test_a_replica_waits_within_a_limit(
     alembic: Config, empty: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lock, "LOCK_LIMIT", 0)
+<% if cookiecutter.database == "mysql" %>
+    engine = migrating(empty)
+<% else %>
     engine = create_async_engine(empty, poolclass=NullPool)
+<% endif %>
     async with lock.held(engine):
         with pytest.raises(TimeoutError, match="Another process has been migrating for 0 s"):
             await asyncio.to_thread(command.upgrade, alembic, "head")
@@ -310,12 +395,13 @@ async def test_a_replica_waits_within_a_limit(
 <% if cookiecutter.database == "mysql" %>
 
 
+@pytest.mark.usefixtures("settings_of_server")
 async def test_a_lock_is_taken_from_the_dead(
     alembic: Config, empty: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lock, "DEAD_AFTER", 1)
     monkeypatch.setattr(lock, "BEAT", 0.02)
-    engine = create_async_engine(empty, poolclass=NullPool)
+    engine = migrating(empty)
     async with lock.held(engine):
         waiting = asyncio.create_task(asyncio.to_thread(command.upgrade, alembic, "head"))
         # Alive: it is waited for.
@@ -327,11 +413,12 @@ async def test_a_lock_is_taken_from_the_dead(
         await waiting
 
 
+@pytest.mark.usefixtures("settings_of_server")
 async def test_who_has_lost_the_lock_does_not_go_on(
     alembic: Config, empty: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lock, "BEAT", 0.02)
-    engine = create_async_engine(empty, poolclass=NullPool)
+    engine = migrating(empty)
     async with lock.held(engine), engine.connect() as connection:
         await databases.execute(empty, f"UPDATE {lock.TABLE} SET owner = 'another'")
         assert await asyncio.to_thread(lock.lost.wait, 10)

@@ -1,0 +1,144 @@
+<% if cookiecutter.database == "postgresql" %>
+"""SQL as SQLAlchemy takes it."""
+
+import re
+<% else %>
+"""SQL as SQLAlchemy takes it and as the server shows it, and what is not shown as it was given."""
+
+import re
+from typing import Any
+
+from alembic.util import CommandError
+from alembic.util.sqla_compat import all_table_check_constraints
+from sqlalchemy import Column, DefaultClause, MetaData, Table, text
+from sqlalchemy.dialects.mysql import JSON
+from sqlalchemy.dialects.mysql.reflection import MySQLTableDefinitionParser, ReflectedState
+from sqlalchemy.schema import CreateColumn, CreateTable
+from sqlalchemy.sql.sqltypes import _Binary
+<% endif %>
+
+# What `text()` would read as a parameter, or as a colon in disguise.
+PARAMETER = re.compile(r"(?<![:\w\\]):\w|\\:")
+<% if cookiecutter.database == "mysql" %>
+
+# A default in a line of SHOW CREATE TABLE. What is in quotes counts as one.
+PART = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*`|[^'"`])"""
+DEFAULT = re.compile(
+    rf"(?P<before>{PART}+?) DEFAULT (?P<default>{PART}+?)"
+    r"(?P<after>(?: /\*.*?\*/)*(?: COMMENT '.*)?(?: CHECK \(.*)?,?)"
+)
+
+# Whether tables get other names than they are given.
+LOWERS = text("SELECT @@lower_case_table_names = 1")
+
+# What the server's own tables have no letters for: names and comments lose it.
+FOUR_BYTES = re.compile("[\U00010000-\U0010ffff]")
+<% endif %>
+
+
+def as_text(sql: str) -> str:
+    """Return SQL as `text()` takes it: a colon would begin a parameter, which becomes NULL."""
+    return sql.replace(":", r"\:") if PARAMETER.search(sql) else sql
+<% if cookiecutter.database == "mysql" %>
+
+
+def declared_checks(impl: Any, table: Table) -> dict[str, str]:
+    """Return the conditions of a model's checks, by their names."""
+    return {
+        str(constraint.name): impl.render_ddl_sql_expr(constraint.sqltext)
+        for constraint in all_table_check_constraints(table)
+        if constraint.name is not None
+    }
+
+
+class Definitions(MySQLTableDefinitionParser):
+    """Reads columns whatever their defaults: of some, SQLAlchemy would not even read the comment."""
+
+    def _parse_column(self, line: str, state: ReflectedState) -> None:
+        found = DEFAULT.fullmatch(line)
+        super()._parse_column(found["before"] + found["after"] if found else line, state)
+        if found and found["default"] != "NULL":
+            # Bits as a number: made again of `b'101'`, MySQL would have an expression.
+            bits = re.fullmatch("b'([01]+)'", found["default"])
+            state.columns[-1]["default"] = str(int(bits[1], 2)) if bits else found["default"]
+        # As MariaDB has JSON. Made again as the text that it is, anything would be let in.
+        if re.search(r""" CHECK \(json_valid\(([`"]).+\1\)\),?$""", line):
+            state.columns[-1]["type"] = JSON()
+
+
+def read_columns(dialect: Any) -> None:
+    """Have a dialect read them so."""
+    dialect._tabledef_parser = Definitions(dialect, dialect.identifier_preparer)
+
+
+def refuse_letters(given: str, shown: str, what: str) -> None:
+    """Raise CommandError for a letter of four bytes that the server shows as a question mark.
+
+    MySQL shows some in hexadecimal.
+    """
+    for letter in FOUR_BYTES.findall(given):
+        if letter not in shown and letter.encode().hex() not in shown.lower():
+            raise CommandError(f"{what} has a letter that the server would not show: {letter}")
+
+
+def refuse_what_is_lost(impl: Any, metadata: MetaData) -> None:
+    """Raise CommandError for what the server shows otherwise than it was given.
+
+    No revision would end the difference, and the next one could lose what was there.
+    """
+    lowers = impl.connection.scalar(LOWERS)
+    for table in metadata.sorted_tables:
+        if lowers and table.name != table.name.lower():
+            raise CommandError(
+                f"{table.name}: this server keeps the names of tables in small letters"
+                " (lower_case_table_names = 1); the next revision would drop the table"
+            )
+        named: list[Any] = [table, *table.indexes, *table.constraints]
+        for name in (str(item.name) for item in named):
+            refuse_letters(name, "", f"{table.name}: the name {name}")
+        refuse_letters(table.comment or "", "", f"{table.name}: its comment")
+        for column in table.columns:
+            where = f"{table.name}.{column.name}"
+            refuse_letters(column.name, "", f"{where}: its name")
+            refuse_letters(column.comment or "", "", f"{where}: its comment")
+            refuse_bytes(impl, column, where)
+        if FOUR_BYTES.search(str(CreateTable(table).compile(dialect=impl.dialect))):
+            refuse_letters_within(impl, table)
+
+
+def refuse_letters_within(impl: Any, table: Table) -> None:
+    """Raise CommandError for such letters in a table's defaults, types and conditions."""
+    checks = declared_checks(impl, table)
+    columns, texts = impl.report(table.columns, checks, like=table)
+    if not columns:
+        return
+    for column, shown in zip(table.columns, columns, strict=True):
+        given = str(CreateColumn(column).compile(dialect=impl.dialect))
+        refuse_letters(given, repr(shown), f"{table.name}.{column.name}: its default or type")
+    for name, given in checks.items():
+        refuse_letters(given, texts.get(name, ""), f"{table.name}: the condition {name}")
+
+
+def refuse_bytes(impl: Any, column: Column[Any], where: str) -> None:
+    """Raise CommandError for a default of bytes that are no text: MariaDB shows them as they are."""
+    default = column.server_default
+    if (
+        not impl.dialect.is_mariadb
+        or not isinstance(column.type, _Binary)
+        or not isinstance(default, DefaultClause)
+        or isinstance(default.arg, str)
+    ):
+        return
+    sql = impl.render_ddl_sql_expr(default.arg)
+    # A call is shown as one.
+    if re.search(r"\w\(", sql):
+        return
+    value = impl.connection.scalar(text(f"SELECT {sql}"))
+    try:
+        (value if isinstance(value, bytes) else b"").decode()
+    except UnicodeDecodeError:
+        raise CommandError(
+            f"{where}: its default has bytes that MariaDB could not show: give them by a call, such"
+            " as (unhex('ff'))"
+        ) from None
+<% endif %>
