@@ -447,6 +447,11 @@ CASES: dict[str, list[State]] = {
         of(lambda: Column("a", sa.Integer, sa.CheckConstraint("a > 1", name="positive"))),
         of(A),
     ],
+    "check_colon": [
+        of(NAME, lambda: sa.CheckConstraint(r"name <> 'a \:x'", name="odd")),
+        of(NAME, lambda: sa.CheckConstraint(r"name <> 'a \:y'", name="odd")),
+        of(NAME),
+    ],
     "check_expression": [
         lambda metadata: Table(
             "things",
