@@ -72,7 +72,8 @@ def test_ordinary_user(database: str, open_folder: Path) -> None:
 
     path = os.pathsep.join([f"{tools}/bin", "/usr/local/bin", "/usr/bin", "/bin"])
     env = environment(HOME=str(home), PATH=path, XDG_CACHE_HOME=f"{home}/.cache")
-    del env["COOKIECUTTER_CONFIG"]
+    for name in ("COOKIECUTTER_CONFIG", "MYPY_CACHE_DIR"):
+        del env[name]
     words = ["cookiecutter", str(template), "--no-input", f"database={database}"]
     said = run(*words, cwd=home, env=env, **user).stdout
     assert " tests passed in " in said
