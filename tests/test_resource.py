@@ -160,6 +160,11 @@ def test_what_is_needed_elsewhere_stays(project: Path) -> None:
     assert "name=order: app/job.py, app/jobs.py would miss it" in said
     assert {line[:2] for line in status(project).splitlines()} == {"??"}
 
+    main = project / "app/main.py"
+    main.write_text(main.read_text().replace("(orders.router)", '(orders.router, prefix="/v1")'))
+    said = python(project, "-m", "dev", "remove", "order", code=1)
+    assert said == "app/main.py: write app.include_router(orders.router), without more\n"
+
 
 def test_where_it_was_applied_its_table_is_dropped(project: Path) -> None:
     make(project, "resource", "name=order", "fields=a:int:index user:ref")

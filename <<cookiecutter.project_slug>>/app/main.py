@@ -72,10 +72,9 @@ def create_app(settings: Settings) -> FastAPI:
 <% endif %>
             app.state.database = database
             app.state.queries = Queries(database, replica)
-            workers = int(os.environ.get("WEB_CONCURRENCY", "1"))
-            await database.warn_if_too_many(workers * settings.connections)
+            most = int(os.environ.get("WEB_CONCURRENCY", "1")) * settings.connections
+            await database.warn_if_too_many(most)
             if replica is not None:
-                most = workers * settings.connections
                 await replica.database.warn_if_too_many(most, "DATABASE_READ_URL")
             yield
 

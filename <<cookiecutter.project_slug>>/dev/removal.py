@@ -2,8 +2,6 @@
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -12,13 +10,13 @@ from app import models
 from dev import database, server
 from dev.fields import Refused, camel
 from dev.sources import (
-    MODELS,
     PROJECT,
     VERSIONS,
     Resource,
     changed,
     migrate_anew,
     registered,
+    run,
     write_revision,
 )
 <% if cookiecutter.sync_bridge == "yes" %>
@@ -33,11 +31,8 @@ def is_applied(revisions: list[str]) -> bool:
     named = "DATABASE_URL" in os.environ | dotenv_values(PROJECT / ".env")
     if not named and not server.data_folder(PROJECT).exists():
         return False
-    history = ["-m", "dev", "run", "alembic", "history", "--rev-range", "base:current"]
-    done = subprocess.run([sys.executable, *history], cwd=PROJECT, text=True, capture_output=True)
-    if done.returncode:
-        raise Refused(f"The database does not say which revisions it has:\n{done.stderr.strip()}")
-    return any(revision in done.stdout for revision in revisions)
+    said = run("dev", "run", "alembic", "history", "--rev-range", "base:current")
+    return any(revision in said for revision in revisions)
 
 
 def without(revisions: dict[Path, str]) -> dict[Path, str | None]:
@@ -89,16 +84,16 @@ def remove(name: str) -> int:
         rf"|(relationship\(|Mapped\[(list\[)?)\s*\"{camel(name)}\b"
         rf"|app\.api\.{resource.plural}\b|\btest_{resource.plural}\b|\"{resource.plural}\.id\""
     )
+    files: dict[Path, str | None] = dict.fromkeys(gone)
+    files |= registered(resource, False<% if cookiecutter.sync_bridge == "yes" %>, *more<% endif %>)
     users = [
         str(path.relative_to(PROJECT))
         for folder in ("app", "tests")
         for path in sorted((PROJECT / folder).rglob("*.py"))
-        if path not in gone | {MODELS} and uses.search(path.read_text())
+        if path not in gone and uses.search(files.get(path) or path.read_text())
     ]
     if users:
         raise Refused(f"name={name}: {', '.join(users)} would miss it; change those first")
-    files: dict[Path, str | None] = dict.fromkeys(gone)
-    files |= registered(resource, False<% if cookiecutter.sync_bridge == "yes" %>, *more<% endif %>)
     revisions = {
         path: found[1]
         for path in resource.revisions

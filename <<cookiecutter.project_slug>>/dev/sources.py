@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,47 +47,37 @@ class Resource:
 def registered(resource: Resource, there: bool, *more: str) -> dict[Path, str]:
     """Return `main.py` and `models/__init__.py` with a resource, or without it and more modules.
 
-    Raises Refused.
+    Ruff puts imports together, and drops those without a use. Raises Refused.
     """
     main, lists = MAIN.read_text(), MODELS.read_text()
+    routes = "\nfrom app.api import "
     last = "    app.include_router(health.router)\n"
     base = "from app.models.base import Base\n"
-    if last not in main or base not in lists:
-        raise Refused(f"Write back what this looks for: {last.strip()} in app/main.py, and {base}")
-    model = f"from app.models.{resource.name} import {camel(resource.name)}\n"
+    exports = re.search(r"__all__ = \[([^]]*)\]", lists)
+    if routes not in main or last not in main or base not in lists or exports is None:
+        raise Refused(
+            f"Write back what this looks for: {routes.strip()} … and {last.strip()} in app/main.py,"
+            f" {base.strip()} and __all__ = [ in app/models/__init__.py"
+        )
     for module in (resource.plural, *more):
-        router = f"    app.include_router({module}.router)\n"
-        main = main.replace(router, "").replace(last, (router if there else "") + last)
-        main = with_name(main, r"from app\.api import (\([^)]*\)|.*)", module, there, imports)
-    lists = lists.replace(model, "").replace(base, base + (model if there else ""))
-    lists = with_name(lists, r"__all__ = \[([^]]*)\]", camel(resource.name), there, exports)
-    return {MAIN: main, MODELS: lists}
+        main = main.replace(f"    app.include_router({module}.router)\n", "")
+        if re.search(rf"\b{module}\.router\b", main):
+            raise Refused(f"app/main.py: write app.include_router({module}.router), without more")
+    name = camel(resource.name)
+    model = f"from app.models.{resource.name} import {name}\n"
+    lists = lists.replace(model, "")
+    names = set(re.findall(r"\w+", exports[1])) - {name}
+    if there:
+        main = main.replace(last, f"    app.include_router({resource.plural}.router)\n{last}")
+        main = main.replace(routes, f"{routes}{resource.plural}{routes}", 1)
+        lists = lists.replace(base, base + model)
+        names.add(name)
+    quoted = ", ".join(f'"{each}"' for each in sorted(names))
+    return {MAIN: main, MODELS: lists.replace(exports[0], f"__all__ = [{quoted}]")}
 
 
-def imports(names: list[str]) -> str:
-    """Return the line of `main.py` that imports the routes."""
-    return f"from app.api import {', '.join(names)}"
-
-
-def exports(names: list[str]) -> str:
-    """Return the list of `models/__init__.py`."""
-    quoted = [f'"{name}"' for name in names]
-    return f"__all__ = [{', '.join(quoted)}]"
-
-
-def with_name(
-    text: str, pattern: str, name: str, there: bool, write: Callable[[list[str]], str]
-) -> str:
-    """Return a text with or without a name in a list of names. Raises Refused."""
-    found = re.search(pattern, text)
-    if not found:
-        raise Refused(f"There is no list of names any more where {write(['…'])} was")
-    names = set(re.findall(r"\w+", found[1])) - {name} | ({name} if there else set())
-    return text.replace(found[0], write(sorted(names)))
-
-
-def run(*words: str, **settings: str) -> None:
-    """Run a Python module, with these settings. Raises RuntimeError with what it said."""
+def run(*words: str, **settings: str) -> str:
+    """Run a Python module, with these settings; return what it said. Raises RuntimeError with it."""
     done = subprocess.run(
         [sys.executable, "-m", *words],
         cwd=PROJECT,
@@ -98,6 +88,7 @@ def run(*words: str, **settings: str) -> None:
     )
     if done.returncode:
         raise RuntimeError(f"{' '.join(words)}:\n{done.stdout}")
+    return done.stdout
 
 
 @contextmanager

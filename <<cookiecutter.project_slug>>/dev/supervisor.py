@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
@@ -35,16 +34,6 @@ def acquire(lock: TextIO) -> bool:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
     return False
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> bool:
-    """Return whether a condition became true in time, and while the process lived."""
-    deadline = time.monotonic() + START_LIMIT
-    while not condition():
-        if time.monotonic() > deadline or process.poll() is not None:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def announce(url: str, *, shared: bool = False) -> None:
@@ -85,8 +74,11 @@ def run(program: Path, data: Path, sockets: Path, throwaway: bool, cleanup: Exit
         **server.identity(),
     )
     cleanup.callback(stop, process, throwaway)
-    if not wait_for(lambda: server.is_ready(program, sockets), process):
-        raise RuntimeError(f"The server does not start:\n{log.read_text(errors='replace')}")
+    deadline = time.monotonic() + START_LIMIT
+    while not server.is_ready(program, sockets):
+        if time.monotonic() > deadline or process.poll() is not None:
+            raise RuntimeError(f"The server does not start:\n{log.read_text(errors='replace')}")
+        time.sleep(0.02)
 
 
 def supervise(project: Path | None) -> None:

@@ -18,19 +18,39 @@ from alembic.util import CommandError
 from pgvector.sqlalchemy import VECTOR
 <% endif %>
 <% if cookiecutter.database == "postgresql" %>
-from sqlalchemy import ForeignKeyConstraint, Identity, Interval, MetaData, TypeDecorator, inspect
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKeyConstraint,
+    Identity,
+    Interval,
+    MetaData,
+    TextClause,
+    TypeDecorator,
+    inspect,
+    text,
+)
 <% else %>
-from sqlalchemy import ForeignKeyConstraint, MetaData, TypeDecorator
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKeyConstraint,
+    MetaData,
+    TextClause,
+    TypeDecorator,
+    text,
+)
 <% endif %>
 from sqlalchemy.types import UserDefinedType
 
-from migrations.checks import compare_checks, keep_colons
 <% if cookiecutter.database == "postgresql" %>
 from migrations.enums import compare_enums, enum_of, render_enum, retyped
 from migrations.sql import QUOTE, Sql
 <% else %>
 from migrations.steps import one_change_each
-from migrations.wording import refuse_what_is_lost
+<% endif %>
+<% if cookiecutter.database == "postgresql" %>
+from migrations.wording import as_text
+<% else %>
+from migrations.wording import as_text, refuse_what_is_lost
 <% endif %>
 <% if cookiecutter.database == "postgresql" %>
 
@@ -73,8 +93,8 @@ def flat(operations: Iterable[MigrateOperation]) -> Iterator[MigrateOperation]:
             yield operation
 
 
-def split_circles(operations: list[MigrateOperation], metadata: MetaData) -> None:
-    """Make and drop foreign keys apart from tables that refer to each other in a circle."""
+def split_tables(operations: list[MigrateOperation], metadata: MetaData) -> None:
+    """Make what Alembic leaves out of a table, and drop what tables in a circle refer to."""
     gone: set[str] = set()
     for operation in list(operations):
         if isinstance(operation, ops.CreateTableOp):
@@ -83,6 +103,12 @@ def split_circles(operations: list[MigrateOperation], metadata: MetaData) -> Non
                 ops.CreateForeignKeyOp.from_constraint(constraint)
                 for constraint in table.foreign_key_constraints
                 if constraint.use_alter
+            ]
+            operations += [
+                ops.CreateCheckConstraintOp.from_constraint(constraint)
+                for column in table.columns
+                for constraint in column.constraints
+                if isinstance(constraint, CheckConstraint)
             ]
         if isinstance(operation, ops.DropTableOp) and operation._reverse is not None:
             for constraint in operation._reverse.columns:
@@ -93,6 +119,20 @@ def split_circles(operations: list[MigrateOperation], metadata: MetaData) -> Non
                         constraint.use_alter = True
                         operations.append(ops.DropConstraintOp.from_constraint(constraint))
             gone.add(".".join(filter(None, (operation.schema, operation.table_name))))
+
+
+def keep_colons(operations: list[MigrateOperation]) -> None:
+    """Have checks, and those of tables, that go come back as they were."""
+    for operation in operations:
+        match operation:
+            case ops.DropTableOp(_reverse=ops.CreateTableOp(columns=items)):
+                for item in items:
+                    if isinstance(item, CheckConstraint) and isinstance(item.sqltext, TextClause):
+                        item.sqltext = text(as_text(item.sqltext.text))
+            case ops.DropConstraintOp(
+                _reverse=ops.CreateCheckConstraintOp(condition=TextClause(text=sql)) as check
+            ):
+                check.condition = text(as_text(sql))
 
 
 def rank(operation: MigrateOperation) -> int:
@@ -181,9 +221,8 @@ def arrange(context: MigrationContext, _: object, scripts: list[MigrationScript]
     refuse_what_is_lost(context.impl, metadata)
 <% endif %>
     operations = list(flat(script.upgrade_ops.ops))
-    operations += compare_checks(context, metadata, operations)
     keep_colons(operations)
-    split_circles(operations, metadata)
+    split_tables(operations, metadata)
 <% if cookiecutter.database == "postgresql" %>
     operations = [done for found in operations for done in complete(context, found, metadata)]
     operations += compare_the_rest(context, metadata)

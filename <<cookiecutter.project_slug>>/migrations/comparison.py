@@ -6,13 +6,23 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from alembic.ddl.impl import ComparisonResult
 <% if cookiecutter.database == "postgresql" %>
 from alembic.ddl.postgresql import PostgresqlImpl
 <% else %>
 from alembic.ddl.mysql import MySQLImpl
 <% endif %>
 <% if cookiecutter.database == "postgresql" %>
-from sqlalchemy import CheckConstraint, Column, Inspector, MetaData, Table, inspect, text
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Inspector,
+    MetaData,
+    Table,
+    TextClause,
+    inspect,
+    text,
+)
 <% else %>
 from sqlalchemy import (
     JSON,
@@ -27,6 +37,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    TextClause,
     UniqueConstraint,
     inspect,
     text,
@@ -45,6 +56,9 @@ from migrations.wording import as_text, read_columns
 
 from migrations.wording import as_text
 <% endif %>
+
+# Alembic compares checks only when told to.
+PLUGINS = ["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"]
 
 
 <% if cookiecutter.database == "mysql" %>
@@ -86,8 +100,8 @@ class AsReported(MySQLImpl):
         *,
         like: Table,
 <% endif %>
-    ) -> tuple[list[ReflectedColumn], dict[str | None, str]] | None:
-        """Return what the server makes of columns and checks, or None where it refuses them."""
+    ) -> tuple[list[ReflectedColumn], dict[str, str]]:
+        """Return what the server makes of columns and checks: nothing where it refuses them."""
         assert self.connection is not None
 <% if cookiecutter.database == "postgresql" %>
         probe = Table("alembic_probe", MetaData(), prefixes=["TEMPORARY"])
@@ -124,7 +138,7 @@ class AsReported(MySQLImpl):
                 [_, *reported] = inspector.get_columns(probe.name)
 <% endif %>
                 texts = {
-                    check["name"]: as_text(check["sqltext"])
+                    str(check["name"]): as_text(check["sqltext"])
                     for check in inspector.get_check_constraints(probe.name)
                 }
 <% if cookiecutter.database == "postgresql" %>
@@ -134,54 +148,52 @@ class AsReported(MySQLImpl):
                 self.connection.execute(text("DROP TEMPORARY TABLE alembic_probe"))
 <% endif %>
         except DBAPIError:
-            return None
+            return [], {}
         return reported, texts
 
-    def same_checks(
-        self, table: Table, existing: Mapping[str, str], declared: Mapping[str, str]
-    ) -> set[str]:
-        """Return the names of the checks of a table that are as the models say.
+    def compare_check_constraint(
+        self, metadata_constraint: CheckConstraint, reflected_constraint: CheckConstraint
+    ) -> ComparisonResult:
+        """Compare a check of the models with that of the same name.
 
         Read back and made again, a check may be put differently once more, and then no more.
         """
-        names = existing.keys() & declared.keys()
-        if not names:
-            return set()
-        new = {f"new_{name}": declared[name] for name in names}
-        old = {f"old_{name}": existing[name] for name in names}
+        parent, existing = metadata_constraint.parent, reflected_constraint.sqltext
+        table = parent if isinstance(parent, Table) else parent.table
+        assert isinstance(existing, TextClause)
+        checks = {
+            "new": self.render_ddl_sql_expr(metadata_constraint.sqltext),
+            "old": as_text(existing.text),
+        }
+        for _ in range(2):
 <% if cookiecutter.database == "postgresql" %>
-        if (once := self.report(table.columns, new)) is None:
-            return set()
-        new = {name: once[1][name] for name in new}
-        if (twice := self.report(table.columns, new | old)) is None:
-            return set()
+            _, found = self.report(table.columns, checks)
 <% else %>
-        if (once := self.report(table.columns, new, like=table)) is None:
-            return set()
-        new = {name: once[1][name] for name in new}
-        if (twice := self.report(table.columns, new | old, like=table)) is None:
-            return set()
+            _, found = self.report(table.columns, checks, like=table)
 <% endif %>
-        return {name for name in names if twice[1][f"new_{name}"] == twice[1][f"old_{name}"]}
+            if not found:
+                return ComparisonResult.Different("the server refuses one of them")
+            checks = {name: found[name] for name in checks}
+        if checks["new"] == checks["old"]:
+            return ComparisonResult.Equal()
+        return ComparisonResult.Different(f"{checks['old']} to {checks['new']}")
 
     def compare_type(self, inspector_column: Column[Any], metadata_column: Column[Any]) -> bool:
         """Return whether a column has another type than the models say."""
 <% if cookiecutter.database == "postgresql" %>
         if not super().compare_type(inspector_column, metadata_column):
             return False
-        if (found := self.report([metadata_column])) is None:
-            return True
-        [[reported], _] = found
-        return super().compare_type(inspector_column, Column("probe", reported["type"]))
+        reported, _ = self.report([metadata_column])
+        return not reported or super().compare_type(
+            inspector_column, Column("probe", reported[0]["type"])
+        )
 <% else %>
         self.table = metadata_column.table
         # Alembic would pass by UNSIGNED, fractions of a second and collations. Of the last those are
         # told that are not the table's own.
         column = Column(metadata_column.name, metadata_column.type)
-        if (found := self.report([column], like=inspector_column.table)) is None:
-            return True
-        [[reported], _] = found
-        return repr(reported["type"]) != repr(inspector_column.type)
+        reported, _ = self.report([column], like=inspector_column.table)
+        return not reported or repr(reported[0]["type"]) != repr(inspector_column.type)
 <% endif %>
 
     def compare_server_default(
@@ -195,15 +207,15 @@ class AsReported(MySQLImpl):
         if rendered_metadata_default is None:
             return rendered_inspector_default is not None
 <% if cookiecutter.database == "postgresql" %>
-        if (found := self.report([metadata_column])) is None:
+        reported, _ = self.report([metadata_column])
+        if not reported:
             return True
-        [[reported], _] = found
-        return as_text(reported["default"] or "") != (rendered_inspector_default or "")
+        return as_text(reported[0]["default"] or "") != (rendered_inspector_default or "")
 <% else %>
-        if (found := self.report([metadata_column], like=inspector_column.table)) is None:
+        reported, _ = self.report([metadata_column], like=inspector_column.table)
+        if not reported:
             return True
-        [[reported], _] = found
-        default = as_text(reported["default"] or "")
+        default = as_text(reported[0]["default"] or "")
         return same_now(default) != same_now(rendered_inspector_default or "")
 <% endif %>
 
@@ -293,9 +305,10 @@ class AsReported(MySQLImpl):
         for _ in range(2):
             expression = text(as_text(sqltext.replace("%%", "%")))
             made = Column("made", Text, Computed(expression))
-            if (found := self.report([*others, made], like=self.table)) is None:
+            reported, _ = self.report([*others, made], like=self.table)
+            if not reported:
                 break
-            sqltext = found[0][-1]["computed"]["sqltext"]
+            sqltext = reported[-1]["computed"]["sqltext"]
         return sqltext
 
     def _is_mysql_allowed_functional_default(

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.core.config import load_settings
 from app.models import Base
-from migrations import autogenerate, lock
+from migrations import autogenerate, comparison, lock
 
 settings = load_settings()
 URL = settings.migration_database_url or settings.database_url
@@ -63,6 +63,7 @@ def configure(**target: object) -> None:
 <% endif %>
     context.configure(
         target_metadata=Base.metadata,
+        autogenerate_plugins=comparison.PLUGINS,
         compare_server_default=True,
         render_item=autogenerate.render_item,
         process_revision_directives=autogenerate.arrange,

@@ -2,18 +2,15 @@
 """SQL as SQLAlchemy takes it."""
 
 import re
-
-from alembic.ddl.impl import DefaultImpl
-from sqlalchemy import CheckConstraint, Table
 <% else %>
 """SQL as SQLAlchemy takes it and as the server shows it, and what is not shown as it was given."""
 
 import re
 from typing import Any
 
-from alembic.ddl.impl import DefaultImpl
 from alembic.util import CommandError
-from sqlalchemy import CheckConstraint, Column, DefaultClause, MetaData, Table, text
+from alembic.util.sqla_compat import all_table_check_constraints
+from sqlalchemy import Column, DefaultClause, MetaData, Table, text
 from sqlalchemy.dialects.mysql import JSON
 from sqlalchemy.dialects.mysql.reflection import MySQLTableDefinitionParser, ReflectedState
 from sqlalchemy.schema import CreateColumn, CreateTable
@@ -42,16 +39,16 @@ FOUR_BYTES = re.compile("[\U00010000-\U0010ffff]")
 def as_text(sql: str) -> str:
     """Return SQL as `text()` takes it: a colon would begin a parameter, which becomes NULL."""
     return sql.replace(":", r"\:") if PARAMETER.search(sql) else sql
+<% if cookiecutter.database == "mysql" %>
 
 
-def declared_checks(impl: DefaultImpl, table: Table) -> dict[str, str]:
+def declared_checks(impl: Any, table: Table) -> dict[str, str]:
     """Return the conditions of a model's checks, by their names."""
     return {
         str(constraint.name): impl.render_ddl_sql_expr(constraint.sqltext)
-        for constraint in table.constraints
-        if isinstance(constraint, CheckConstraint) and constraint.name is not None
+        for constraint in all_table_check_constraints(table)
+        if constraint.name is not None
     }
-<% if cookiecutter.database == "mysql" %>
 
 
 class Definitions(MySQLTableDefinitionParser):
@@ -112,9 +109,9 @@ def refuse_what_is_lost(impl: Any, metadata: MetaData) -> None:
 def refuse_letters_within(impl: Any, table: Table) -> None:
     """Raise CommandError for such letters in a table's defaults, types and conditions."""
     checks = declared_checks(impl, table)
-    if (found := impl.report(table.columns, checks, like=table)) is None:
+    columns, texts = impl.report(table.columns, checks, like=table)
+    if not columns:
         return
-    columns, texts = found
     for column, shown in zip(table.columns, columns, strict=True):
         given = str(CreateColumn(column).compile(dialect=impl.dialect))
         refuse_letters(given, repr(shown), f"{table.name}.{column.name}: its default or type")

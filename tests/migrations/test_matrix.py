@@ -442,6 +442,16 @@ CASES: dict[str, list[State]] = {
         of(A, lambda: sa.CheckConstraint("a > 1 AND a <> 5", name="positive")),
         of(B, lambda: sa.CheckConstraint("b > 0", name="positive")),
     ],
+    "check_in_column": [
+        of(lambda: Column("a", sa.Integer, sa.CheckConstraint("a > 0", name="positive"))),
+        of(lambda: Column("a", sa.Integer, sa.CheckConstraint("a > 1", name="positive"))),
+        of(A),
+    ],
+    "check_colon": [
+        of(NAME, lambda: sa.CheckConstraint(r"name <> 'a \:x'", name="odd")),
+        of(NAME, lambda: sa.CheckConstraint(r"name <> 'a \:y'", name="odd")),
+        of(NAME),
+    ],
     "check_expression": [
         lambda metadata: Table(
             "things",

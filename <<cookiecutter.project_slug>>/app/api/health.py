@@ -6,6 +6,7 @@ from fastapi import APIRouter, HTTPException, Request
 from pydantic import BaseModel
 
 from app.api.errors import RETRY_AFTER, UNAVAILABLE
+from app.core.deps import DatabaseDep
 from app.core.queries import QueriesDep
 
 router = APIRouter(prefix="/health", tags=["health"])
@@ -24,9 +25,9 @@ async def live() -> Health:
 
 
 @router.get("/ready", responses=UNAVAILABLE)
-async def ready(request: Request, queries: QueriesDep) -> Health:
+async def ready(request: Request, database: DatabaseDep, queries: QueriesDep) -> Health:
     """Answer 200 when a request would get a connection and an answer from the database."""
     if request.app.state.draining:
         raise HTTPException(503, "Shutting down", {"Retry-After": RETRY_AFTER})
-    await queries.ping()
+    await database.ping()
     return Health(status="degraded" if queries.lacks_replica else "ok")

@@ -96,22 +96,19 @@ class OwnedSession(AsyncSession):
     """
 
     sync_session_class = OneTaskSession
+    _owned: Session
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        self._owned: Session | None = None
         super().__init__(*arguments, **options)
-        assert self._owned is not None
         self._owned.info["opened"] = Opened(partial(greenlet_spawn, self._owned.invalidate))
 
     async def close(self) -> None:
         """End the session: what was not committed is rolled back."""
-        if self._owned is not None:
-            # SQLAlchemy closes it in a task of its own, which a cancellation cannot reach.
-            self._owned.info["opened"].close()
-            await greenlet_spawn(self._owned.close)
+        # SQLAlchemy closes it in a task of its own, which a cancellation cannot reach.
+        self._owned.info["opened"].close()
+        await greenlet_spawn(self._owned.close)
 
     def _get_session(self) -> Session:
-        assert self._owned is not None
         refuse_other_tasks(self._owned)
         return self._owned
 

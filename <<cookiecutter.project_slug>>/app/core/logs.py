@@ -109,18 +109,14 @@ class RequestIds:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        identifier = trace = b""
-        for name, value in scope["headers"]:
-            if name == b"x-request-id":
-                identifier = value
-            elif name == b"traceparent":
-                trace = value
+        headers = dict(scope["headers"])
+        identifier = headers.get(b"x-request-id", b"")
         # Told apart, not secret: no reason to ask the system for each.
-        if not identifier or not REQUEST_ID.fullmatch(identifier):
+        if not REQUEST_ID.fullmatch(identifier):
             identifier = b"%032x" % random.getrandbits(128)
         request_id.set(identifier.decode())
         request_scope.set(scope)
-        if trace and (found := TRACEPARENT.fullmatch(trace)):
+        if found := TRACEPARENT.fullmatch(headers.get(b"traceparent", b"")):
             trace_id.set(found[1].decode())
         header = (b"x-request-id", identifier)
 

@@ -93,10 +93,6 @@ class Queries(Executor):
         """Return a transaction: `async with queries.begin() as transaction`."""
         return Transaction(self._database, lambda: self._acquire(self._database))
 
-    async def ping(self) -> None:
-        """Raise what a request would get now."""
-        await self._database.ping()
-
     @property
     def lacks_replica(self) -> bool:
         """Return whether all reads go to the primary, since its replica is away or behind."""

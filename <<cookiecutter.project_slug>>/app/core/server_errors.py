@@ -83,11 +83,9 @@ def is_lost(driver: Any, error: BaseException) -> bool:
 def error_code(error: DBAPIError) -> str | None:
     """Return the SQLSTATE of a database error, or None when the server sent none."""
     # SQLAlchemy hands on a stale statement's error without its code: the driver's has it.
-    cause: BaseException | None = error.orig
-    while cause is not None:
+    for cause in causes(error.orig):
         if code := getattr(cause, "sqlstate", None):
             return str(code)
-        cause = cause.__cause__
     return None
 <% else %>
 def error_code(error: DBAPIError) -> int | None:

@@ -48,14 +48,14 @@ class Statement(Generic[Model]):
         self.names = names
         self.ignore_events = ignore_events
         parameters = list(parameters_of(statement))
+        self.parameters = {bind.key for bind in parameters}
         self.required = {bind.key for bind in parameters if bind.required}
-        self.optional = {bind.key for bind in parameters if not bind.required}
         warn_if_made_too_often()
 
     def prepare(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the values by the names of the parameters. Raises TypeError for wrong names."""
         if values.keys() != self.required:
-            refuse_names(values, self.required, self.required | self.optional)
+            refuse_names(values, self.required, self.parameters)
         return values
 
 
@@ -104,11 +104,6 @@ class Write(Statement[Model]):
         }
         super().__init__(statement, names, ignore_events)
 
-    def refuse_unknown(self, names: Mapping[str, Any]) -> None:
-        """Raise TypeError for what is no column."""
-        if not names.keys() <= self.columns.keys():
-            refuse_names(names, set(), self.columns.keys())
-
     def refuse_sql(self, values: Mapping[str, Any]) -> None:
         """Raise TypeError for what a session would have written into the statement's text."""
         for name, value in values.items():
@@ -141,7 +136,7 @@ class Create(Write[Model]):
         refuse_options(read)
         super().__init__(insert(table), table, names_of(read, model), ignore_events)
         if given is not None:
-            self.refuse_unknown(given.model_fields)
+            refuse_names(given.model_fields, set(), self.columns.keys())
         refuse_foreign_columns(read, self.mapper)
         # A session leaves out a None for which there is a default, and writes NULL without one.
         self._keys = {
@@ -157,7 +152,7 @@ class Create(Write[Model]):
 
     def prepare(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values by the keys of the table's columns, as a session would send them."""
-        self.refuse_unknown(values)
+        refuse_names(values, set(), self.columns.keys())
         self.refuse_sql(values)
         prepared = {}
         for name, value in values.items():
@@ -183,7 +178,7 @@ class Update(Write[int]):
         if table is None:
             raise TypeError("Update a model, as in `update(User)`, rather than a table")
         super().__init__(statement, table, None, ignore_events)
-        if both := (self.required | self.optional) & self.columns.keys():
+        if both := self.parameters & self.columns.keys():
             raise TypeError(
                 f"{one_of(both)} names a column to set and a parameter: call the parameter"
                 f' otherwise, such as `bindparam("the_{min(both)}")`'
@@ -191,14 +186,13 @@ class Update(Write[int]):
 
     def prepare(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values by the names of parameters and columns. Raises TypeError."""
-        parameters = self.required | self.optional
-        refuse_names(values, self.required, parameters | self.columns.keys())
+        refuse_names(values, self.required, self.parameters | self.columns.keys())
         self.refuse_sql(values)
         prepared = {
-            name if name in parameters else self.columns[name].key: value
+            name if name in self.parameters else self.columns[name].key: value
             for name, value in values.items()
         }
-        if prepared.keys() <= parameters and not self.statement._values:
+        if prepared.keys() <= self.parameters and not self.statement._values:
             raise TypeError(f"Nothing to set: give one of {one_of(self.columns)}")
         return prepared
 

@@ -63,6 +63,37 @@ def test_secrets_come_from_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert load_settings().database_url.password == PASSWORD
 
 
+def test_a_password_goes_into_the_urls_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", URL.replace(f":{PASSWORD}", ""))
+    monkeypatch.setenv("MIGRATION_DATABASE_URL", URL.replace(PASSWORD, "own"))
+    monkeypatch.setenv("DATABASE_PASSWORD", PASSWORD)
+
+    settings = load_settings()
+
+    assert settings.database_url.password == PASSWORD
+    assert settings.migration_database_url is not None
+    assert settings.migration_database_url.password == "own"
+    assert settings.database_read_url is None
+    assert PASSWORD not in repr(settings)
+
+
+def test_a_secret_that_changes_is_read_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "database_url").write_text(URL)
+    monkeypatch.delenv("DATABASE_URL")
+    monkeypatch.setattr(config, "SECRETS", tmp_path)
+    monkeypatch.setitem(config.Settings.model_config, "secrets_dir", tmp_path)
+    settings = load_settings()
+    login = settings.login("database_url")
+    (tmp_path / "database_url").write_text(URL.replace(PASSWORD, "new"))
+
+    assert login is not None
+    assert login().password == "new"
+    # These are not what the files say any more, as those that a program has made for itself.
+    assert settings.login("database_url") is None
+
+
 def test_settings_print_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", URL)
 

@@ -10,10 +10,10 @@ import uuid
 import weakref
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NotRequired
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import (
 <% if cookiecutter.database == "postgresql" %>
     ARRAY,
@@ -35,8 +35,10 @@ from sqlalchemy import (
     bindparam,
     event,
     func,
+    literal,
     select,
     text,
+    type_coerce,
     update,
 )
 from sqlalchemy.exc import DBAPIError, StatementError
@@ -97,6 +99,17 @@ class Reversed(TypeDecorator[str]):
         return func.reverse(column)
 
 
+class Odd(Apart):
+    """A row with defaults that only a session can ask for, where no value is given."""
+
+    __tablename__ = "_test_odd"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    among: Mapped[int | None] = mapped_column(
+        default=select(func.max(literal(1))).where(literal(1).in_([1, 2])).scalar_subquery()
+    )
+    asked: Mapped[int | None] = mapped_column(default=lambda context: context.connection)
+
+
 class Mirror(Apart):
     """A row with SQL around its column."""
 
@@ -123,6 +136,14 @@ class Served(Apart):
 
     __tablename__ = "_test_served"
     id: Mapped[int] = mapped_column(primary_key=True, server_default="7", autoincrement=False)
+    name: Mapped[str] = mapped_column(String(20))
+
+
+class Asked(Apart):
+    """A row whose key the server is asked for before."""
+
+    __tablename__ = "_test_asked"
+    id: Mapped[int] = mapped_column(primary_key=True, default=func.floor(7))
     name: Mapped[str] = mapped_column(String(20))
 
 
@@ -390,6 +411,15 @@ class Peculiar(Apart):
         self.id = 5
 
 
+class Shared(Apart):
+    """A model whose table is that of others too."""
+
+    __tablename__ = "_test_shared"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(20))
+    __mapper_args__ = {"polymorphic_on": name}
+
+
 @dataclass
 class Misspelt:
     """A row whose optional field is no column."""
@@ -450,6 +480,7 @@ REFUSED: dict[str, tuple[str, Callable[[], Any]]] = {
         "counts",
         lambda: Update(update(Versioned).where(Versioned.id == bindparam("key"))),
     ),
+    "shared": ("shares its own", lambda: Create(OwnerRow, Shared, columns_of(Shared, OwnerRow))),
     "own __init__": ("__init__", lambda: Create(OwnerRow, Peculiar, select(Owner.id, Owner.name))),
     "parameter like a column": (
         "call the parameter otherwise",
@@ -465,6 +496,19 @@ def test_what_a_session_would_do_otherwise_is_refused_at_once(case: str) -> None
     message, define = REFUSED[case]
     with pytest.raises(TypeError, match=message):
         define()
+
+
+async def test_what_shows_in_use_is_refused_then(queries: Queries) -> None:
+    create = Create(int, Odd, select(Odd.id))
+    with pytest.raises(TypeError, match="text of this statement depends on its values"):
+        await queries.create(create, id=1, asked=1)
+    with pytest.raises(TypeError, match="context's `connection` needs a session"):
+        await queries.create(create, id=1, among=1)
+<% if cookiecutter.database == "postgresql" %>
+    wider = Read(OwnerRow, text("SELECT 1, 'a', 2").columns(Owner.id, Owner.name))
+    with pytest.raises(TypeError, match="The server gives 3 columns, not 2"):
+        await queries.all(wider)
+<% endif %>
 
 
 async def test_a_value_that_is_sql_is_refused(queries: Queries) -> None:
@@ -488,6 +532,20 @@ async def test_parameters_and_columns_may_have_any_name(queries: Queries) -> Non
         await queries.create(CREATE_OWNER, name="a", create=1)
 
 
+class Titled(BaseModel):
+    """A row whose field has another name as well."""
+
+    model_config = ConfigDict(populate_by_name=True)
+    id: int
+    name: str = Field(alias="title")
+
+
+class Wide(Narrow):
+    """A row that may have more than the columns."""
+
+    more: NotRequired[str]
+
+
 async def test_what_looks_alike_works(queries: Queries) -> None:
     for name in ("a", "b", "c"):
         await queries.create(CREATE_OWNER, name=name)
@@ -499,6 +557,12 @@ async def test_what_looks_alike_works(queries: Queries) -> None:
     assert await queries.first(count) == 3
     assert [row.name for row in await queries.all(named, name="a")] == ["b", "c"]
     assert [row.name for row in await queries.all(labelled)] == ["a!", "b!", "c!"]
+    titled = Read(Titled, OWNER.order_by(Owner.name).limit(1))
+    assert [row.name for row in await queries.all(titled)] == ["a"]
+    assert await queries.all(Read(Wide, select(Owner.id).limit(1))) == [{"id": 1}]
+    note = await queries.create(CREATE_NOTE, needed="a")
+    note_id = Read(str, select(type_coerce(Note.id, Uuid(as_uuid=False))))
+    assert await queries.all(note_id) == [str(note.id)]
 <% if cookiecutter.database == "postgresql" %>
     ids = bindparam("ids", type_=ARRAY(BigInteger))
     among = Read(str, select(Owner.name).where(Owner.id == any_(ids)).order_by(Owner.name))
@@ -561,6 +625,7 @@ async def test_who_listens_to_a_model_is_not_passed_by(queries: Queries) -> None
         {"number": 2**40},
         {"id": uuid.UUID(int=1)},
         {"id": "no UUID"},
+        {"document": object},
     ],
     ids=str,
 )
@@ -626,6 +691,8 @@ async def test_without_returning_a_create_is_one_transaction(
         await queries.create(CREATE_OWNER, id=0, name="a")
     with pytest.raises(TypeError, match=r"which key it made: give _test_served\.id"):
         await queries.create(Create(OwnerRow, Served, columns_of(Served, OwnerRow)), name="a")
+    with pytest.raises(TypeError, match=r"asked for _test_asked\.id before"):
+        await queries.create(Create(OwnerRow, Asked, columns_of(Asked, OwnerRow)), name="a")
 
     first = [record.getMessage().split()[0] for record in caplog.records][:4]
     assert first == ["BEGIN", "INSERT", "SELECT", "COMMIT"]
