@@ -166,9 +166,14 @@ def refusals(answers: dict[str, object]) -> Iterator[str]:
             yield f"{prompt}: {answer!r} is refused. Allowed: {allowed}."
 
 
+def defaults_of(answers: dict[str, object]) -> dict[str, object]:
+    """Return what is answered by pressing Enter, as far as there are answers before."""
+    return DEFAULTS | {"project_slug": answers.get("__derived_slug")}
+
+
 def repeated(answers: dict[str, object], refused: set[str]) -> dict[str, str]:
     """Return the answers to give again: those that are not the defaults, refused ones left open."""
-    defaults = DEFAULTS | {"project_slug": answers["__derived_slug"]}
+    defaults = defaults_of(answers)
     return {
         prompt: OPEN if prompt in refused else str(answers[prompt])
         for prompt in RULES

@@ -26,15 +26,16 @@ def somebody_answers() -> bool:
     return False
 
 
+def refused(prompt: str, answers: dict[str, Any]) -> list[str]:
+    """Return the lines that refuse the answer to a prompt."""
+    return [line for line in HOOK["refusals"](answers) if line.startswith(f"{prompt}: ")]
+
+
 def settle(prompt: str, answers: dict[str, Any]) -> str:
     """Have an answer given again until it is allowed; return nothing, which is rendered."""
-    default = (HOOK["DEFAULTS"] | {"project_slug": answers.get("__derived_slug")})[prompt]
-    while somebody_answers():
-        refusals = HOOK["refusals"](answers)
-        refused = [line for line in refusals if line.startswith(f"{prompt}: ")]
-        if not refused:
-            break
-        print(*(f"    {line}" for line in refused), sep="\n")
+    while somebody_answers() and (lines := refused(prompt, answers)):
+        print(*(f"    {line}" for line in lines), sep="\n")
+        default = HOOK["defaults_of"](answers)[prompt]
         answers[prompt] = read_user_variable(prompt, default, prefix="    ")
     return ""
 
