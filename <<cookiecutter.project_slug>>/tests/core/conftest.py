@@ -14,6 +14,7 @@ from httpx2 import ASGITransport, AsyncClient
 from sqlalchemy import MetaData, delete
 
 from app.core.db import Database
+from app.core.queries import Queries
 from tests.core.tables import Apart, Person
 from tests.process import Process, serve
 
@@ -40,6 +41,12 @@ async def shared_server(database: Database) -> AsyncIterator[Process]:
     """Return the application as production runs it: a process with a port."""
     async with serve("tests.core.routes:app", "--access-log") as process:
         yield process
+
+
+@pytest.fixture
+def queries(database: Database) -> Queries:
+    """Return what runs single statements there."""
+    return Queries(database)
 
 
 @pytest.fixture

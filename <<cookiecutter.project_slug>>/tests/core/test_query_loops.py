@@ -26,11 +26,6 @@ def reading_is_the_application(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(query_loops, "is_application", lambda path: path == READING)
 
 
-@pytest.fixture
-def queries(database: Database) -> Queries:
-    return Queries(database)
-
-
 async def complaint(run: Callable[[], Awaitable[object]]) -> tuple[str, str]:
     """Return the line that is complained about, and all that is said."""
     with pytest.raises(pytest.fail.Exception) as refused, query_loops.refusing_query_loops():
