@@ -208,14 +208,15 @@ class AsReported(MySQLImpl):
             return rendered_inspector_default is not None
 <% if cookiecutter.database == "postgresql" %>
         reported, _ = self.report([metadata_column])
-        if not reported:
-            return True
-        return as_text(reported[0]["default"] or "") != (rendered_inspector_default or "")
 <% else %>
         reported, _ = self.report([metadata_column], like=inspector_column.table)
+<% endif %>
         if not reported:
             return True
         default = as_text(reported[0]["default"] or "")
+<% if cookiecutter.database == "postgresql" %>
+        return default != (rendered_inspector_default or "")
+<% else %>
         return same_now(default) != same_now(rendered_inspector_default or "")
 <% endif %>
 

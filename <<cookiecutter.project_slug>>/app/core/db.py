@@ -44,7 +44,7 @@ from .retries import Opened, listen_to_commits, retry_conflicts
 from .server_errors import DatabaseUnavailable, Ending, error_code, listen_to_errors
 <% else %>
 from .server_errors import DatabaseUnavailable, error_code, listen_to_errors
-from .values import fit_before_execution
+from .values import listen_to_values
 <% endif %>
 
 __all__ = ["Database", "DatabaseUnavailable", "OwnedSession", "error_code", "retry_conflicts"]
@@ -194,8 +194,7 @@ class Database:
 <% if cookiecutter.database == "postgresql" %>
         self.ending = Ending(self.engine.sync_engine)
 <% else %>
-        engine = self.engine.sync_engine
-        event.listen(engine, "before_cursor_execute", fit_before_execution, retval=True)
+        listen_to_values(self.engine.sync_engine)
 <% endif %>
         self.sessions = async_sessionmaker(
             self.engine,

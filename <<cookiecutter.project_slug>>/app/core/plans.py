@@ -171,20 +171,18 @@ def compile_once(sql: Any, values: Mapping[str, Any], dialect: Dialect) -> SQLCo
     return compiled
 
 
-<% if cookiecutter.database == "postgresql" %>
 def defaults_of(compiled: SQLCompiler) -> list[tuple[Column[Any], Any]]:
+<% if cookiecutter.database == "postgresql" %>
     """Return the columns that Python gives a value to, with their defaults."""
     return [
-        *((column, column.default) for column in compiled.insert_prefetch),
-        *((column, column.onupdate) for column in compiled.update_prefetch),
-    ]
 <% else %>
-def defaults_of(compiled: SQLCompiler) -> list[tuple[Column[Any], Any]]:
     """Return the columns that Python gives a value to, with their defaults. Raises TypeError."""
     defaults = [
+<% endif %>
         *((column, column.default) for column in compiled.insert_prefetch),
         *((column, column.onupdate) for column in compiled.update_prefetch),
     ]
+<% if cookiecutter.database == "mysql" %>
     for column, default in defaults:
         if default is None or not (default.is_scalar or default.is_callable):
             raise TypeError(f"The server is asked for {column} before: use a session")

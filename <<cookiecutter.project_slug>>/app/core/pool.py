@@ -172,7 +172,7 @@ class FairPool(AsyncAdaptedQueuePool):
     def _tell_use(self, info: Any) -> None:
         """Tell who wants to hear it, once, how long somebody waited for a connection and had it."""
         waited = info.pop("waited", None)
-        if waited is not None and self.slots.on_use is not None:
+        if waited is not None:
             self.slots.on_use(waited, monotonic() - info["slot_since"])
 
     def _check_out(self, asked: float) -> PoolProxiedConnection:

@@ -25,7 +25,7 @@ class Slots:
         self.timeouts = 0
         self.on_timeout: Callable[[float], None] = lambda seconds: None
         # Who hears how many seconds somebody has waited for a connection, and then had it.
-        self.on_use: Callable[[float, float], None] | None = None
+        self.on_use: Callable[[float, float], None] = lambda waited, used: None
         self._line: deque[tuple[asyncio.Future[Slot], float]] = deque()
         # When somebody is next refused. (Of uvloop's timers not all can say for when they are.)
         self._due = math.inf
