@@ -39,6 +39,7 @@ from sqlalchemy import (
     text,
 )
 <% endif %>
+from sqlalchemy.schema import sort_tables_and_constraints
 from sqlalchemy.types import UserDefinedType
 
 <% if cookiecutter.database == "postgresql" %>
@@ -91,6 +92,14 @@ def flat(operations: Iterable[MigrateOperation]) -> Iterator[MigrateOperation]:
             yield from flat(operation.ops)
         else:
             yield operation
+
+
+def break_circles(metadata: MetaData) -> None:
+    """Have foreign keys of tables that refer to each other made when all of the tables are."""
+    tables = metadata.tables.values()
+    _, later = sort_tables_and_constraints(tables)[-1]  # type: ignore[no-untyped-call]
+    for constraint in later:
+        constraint.use_alter = True
 
 
 def split_tables(operations: list[MigrateOperation], metadata: MetaData) -> None:

@@ -61,6 +61,7 @@ def configure(**target: object) -> None:
                 " would share with production: leave it out, or put it into the table's name"
             )
 <% endif %>
+    autogenerate.break_circles(Base.metadata)
     context.configure(
         target_metadata=Base.metadata,
         autogenerate_plugins=comparison.PLUGINS,
