@@ -15,6 +15,7 @@ from sqlalchemy.dialects.mysql import JSON
 from sqlalchemy.dialects.mysql.reflection import MySQLTableDefinitionParser, ReflectedState
 from sqlalchemy.schema import CreateColumn, CreateTable
 from sqlalchemy.sql.sqltypes import _Binary
+from sqlalchemy.types import UserDefinedType
 <% endif %>
 
 # What `text()` would read as a parameter, or as a colon in disguise.
@@ -27,6 +28,10 @@ DEFAULT = re.compile(
     rf"(?P<before>{PART}+?) DEFAULT (?P<default>{PART}+?)"
     r"(?P<after>(?: /\*.*?\*/)*(?: COMMENT '.*)?(?: CHECK \(.*)?,?)"
 )
+
+# A column's name and type in such a line, and what geometries have behind.
+TYPE = re.compile(r"(?P<name> +`(?:[^`]|``)+` )(?P<type>\w+)(?P<size>\([^)]*\))?")
+SRID = re.compile(r" /\*!80003(?P<srid> SRID \d+) \*/")
 
 # Whether tables get other names than they are given.
 LOWERS = text("SELECT @@lower_case_table_names = 1")
@@ -51,10 +56,38 @@ def declared_checks(impl: Any, table: Table) -> dict[str, str]:
     }
 
 
+def bare(name: str) -> str:
+    """Return a name out of its backticks: SQLAlchemy leaves two where there is one."""
+    return name.replace("``", "`")
+
+
+class AsShown(UserDefinedType[Any]):
+    """A type that SQLAlchemy does not know, such as POINT, in the server's words."""
+
+    cache_ok = True
+
+    def __init__(self, words: str) -> None:
+        self.words = words
+
+    def get_col_spec(self, **_: Any) -> str:
+        """Return the words."""
+        return self.words
+
+
 class Definitions(MySQLTableDefinitionParser):
-    """Reads columns whatever their defaults: of some, SQLAlchemy would not even read the comment."""
+    """Reads columns whatever their types and defaults.
+
+    Of some, SQLAlchemy would not even read the comment, or fail.
+    """
 
     def _parse_column(self, line: str, state: ReflectedState) -> None:
+        words = None
+        if (shown := TYPE.match(line)) and not self.is_known(shown["type"]):
+            words = shown["type"] + (shown["size"] or "")
+            line = f"{shown['name']}text{line[shown.end() :]}"
+            if srid := SRID.search(line):
+                words += srid["srid"]
+                line = line.replace(srid[0], "")
         found = DEFAULT.fullmatch(line)
         super()._parse_column(found["before"] + found["after"] if found else line, state)
         if found and found["default"] != "NULL":
@@ -64,6 +97,27 @@ class Definitions(MySQLTableDefinitionParser):
         # As MariaDB has JSON. Made again as the text that it is, anything would be let in.
         if re.search(r""" CHECK \(json_valid\(([`"]).+\1\)\),?$""", line):
             state.columns[-1]["type"] = JSON()
+        if words is not None:
+            state.columns[-1]["type"] = AsShown(words)
+        state.columns[-1]["name"] = bare(state.columns[-1]["name"])
+        # A collation is of one character set, which MySQL shows beside it or not.
+        if getattr(state.columns[-1]["type"], "collation", None):
+            state.columns[-1]["type"].charset = None  # type: ignore[attr-defined]
+
+    def _parse_constraints(self, line: str) -> tuple[Any, Any]:
+        kind, parsed = super()._parse_constraints(line)
+        if isinstance(parsed, dict) and parsed.get("name"):
+            parsed["name"] = bare(parsed["name"])
+        return kind, parsed
+
+    def _parse_keyexprs(self, identifiers: str) -> list[tuple[str, int | None, str]]:
+        parsed = super()._parse_keyexprs(identifiers)
+        return [(bare(name), length, modifiers) for name, length, modifiers in parsed]
+
+    def is_known(self, name: str) -> bool:
+        """Return whether SQLAlchemy knows a type, rather than nobody or another library."""
+        known: Any = self.dialect.ischema_names.get(name, AsShown)
+        return str(known.__module__).startswith("sqlalchemy.")
 
 
 def read_columns(dialect: Any) -> None:

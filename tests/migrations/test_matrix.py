@@ -338,6 +338,19 @@ def circle(metadata: MetaData) -> None:
     Table("eggs", metadata, key(), Column("hen_id", ForeignKey("hens.id")))
 
 
+def plain_circle(metadata: MetaData) -> None:
+    # The one that comes first by its name refers to the other, and to one that comes last.
+    Table("eggs", metadata, key(), Column("hen_id", ForeignKey("hens.id")))
+    Table(
+        "hens",
+        metadata,
+        key(),
+        Column("egg_id", ForeignKey("eggs.id")),
+        Column("yard_id", ForeignKey("yards.id")),
+    )
+    Table("yards", metadata, key())
+
+
 def tree(metadata: MetaData) -> None:
     Table("nodes", metadata, key(), Column("parent_id", ForeignKey("nodes.id"), index=True))
 
@@ -413,6 +426,7 @@ CASES: dict[str, list[State]] = {
     "foreign_key_composite": [composite],
     "foreign_key_itself": [tree],
     "foreign_key_circle": [circle],
+    "foreign_key_plain_circle": [plain_circle],
     "unique": [of(A, B), of(A, B, lambda: sa.UniqueConstraint("a", "b")), of(A, B)],
     "unique_column": [of(A), of(column("a", unique=True)), of(A)],
     "unique_new": [of(column("a", unique=True), column("b", unique=True, index=True))],
@@ -608,6 +622,46 @@ CASES |= {
         of(),
     ],
 }
+
+
+class Words(sa.types.UserDefinedType[Any]):
+    """A type that SQLAlchemy does not know, as other libraries bring them."""
+
+    cache_ok = True
+
+    def __init__(self, words: str) -> None:
+        self.words = words
+
+    def get_col_spec(self, **_: Any) -> str:
+        return self.words
+
+
+def spot(words: str, **options: Any) -> Callable[[], Any]:
+    return column("spot", Words(words), comment="It's", **options)
+
+
+def collated(collation: str | None) -> State:
+    """Declare a table with a collation, and columns with the same, with another and with none."""
+    options = {"mysql_collate": "utf8mb4_unicode_520_ci"}
+    kind = sa.String(20, collation=collation)
+    return of(NAME, *[column(name, kind) for name in ("a", "b")], **options)
+
+
+if not IS_POSTGRESQL:
+    CASES |= {
+        "unknown_type": [of(spot("POINT")), of(spot("LINESTRING")), of()],
+        "unknown_type_later": [of(), of(spot("POINT", nullable=False)), of()],
+        "collated_table": [
+            collated("utf8mb4_unicode_520_ci"),
+            collated("utf8mb4_bin"),
+            collated(None),
+        ],
+        "backtick": [
+            of(column("a`b", index=True)),
+            of(column("a`b", sa.BigInteger), index("ix_odd", "a`b", "id")),
+            of(),
+        ],
+    }
 CASES |= {
     "default_changes": [
         of(column("a", sa.Boolean, server_default=sa.true())),
