@@ -54,6 +54,8 @@ ANSWERS: dict[str, tuple[int, str] | None] = {
     "54000": REFUSED_VALUE,
     "55P03": CONTENDED,
     "57": AWAY,
+    # By a function's RAISE, such as a trigger's.
+    "P0001": REFUSED_VALUE,
     "58": AWAY,
 }
 
@@ -127,6 +129,10 @@ ANSWERS = {
     1366: REFUSED_VALUE,  # wrong for its type
     1406: REFUSED_VALUE,  # too long
     1153: REFUSED_VALUE,  # too long for any statement
+    1300: REFUSED_VALUE,  # bytes that are no text, beside text (MariaDB)
+    3854: REFUSED_VALUE,  # the same (MySQL)
+    1526: REFUSED_VALUE,  # no partition for it
+    1644: REFUSED_VALUE,  # SIGNAL SQLSTATE '45000', such as a trigger's
     1690: REFUSED_VALUE,  # out of range once it is reckoned with
     1369: REFUSED_VALUE,  # condition of a view
     3819: REFUSED_VALUE,  # check constraint

@@ -181,13 +181,25 @@ def invalidate_if_lost(context: ExceptionContext) -> DBAPIError | None:
     if connection is None or connection.closed or connection.invalidated:
         return None
     driver = connection.connection.driver_connection
+<% if cookiecutter.database == "mysql" %>
+    # Bytes that are no text are met among rows, of which the others are left unread.
+    unread = isinstance(error, UnicodeDecodeError)
+    if not isinstance(error, Exception) or not (unread or is_lost(driver, error)):
+        return None
+<% else %>
     if not isinstance(error, Exception) or not is_lost(driver, error):
         return None
+<% endif %>
     context.is_disconnect = True
     # The others are looked at when they are checked out.
     context.invalidate_pool_on_disconnect = False
+<% if cookiecutter.database == "mysql" %>
+    if unread or context.sqlalchemy_exception or isinstance(error, SQLAlchemyError | TimeoutError):
+        return None
+<% else %>
     if context.sqlalchemy_exception or isinstance(error, SQLAlchemyError | TimeoutError):
         return None
+<% endif %>
     return DBAPIError(context.statement, None, error, True, connection_invalidated=True)
 
 

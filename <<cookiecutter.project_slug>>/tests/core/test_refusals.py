@@ -93,6 +93,33 @@ class Thing(Apart):
     box_id: Mapped[int] = mapped_column(ForeignKey("_test_boxes.id"))
 
 
+<% if cookiecutter.database == "mysql" %>
+class Part(Apart):
+    """A row that belongs into a partition."""
+
+    __tablename__ = "_test_parts"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+PARTITION = "PARTITION BY LIST (id) (PARTITION first VALUES IN (1))"
+
+<% endif %>
+# Refuses a weight.
+<% if cookiecutter.database == "postgresql" %>
+TRIGGER = [
+    "CREATE FUNCTION pg_temp.refuse() RETURNS trigger LANGUAGE plpgsql AS"
+    " 'BEGIN RAISE EXCEPTION $$unlucky$$; END'",
+    "CREATE TRIGGER refuse BEFORE INSERT ON _test_boxes FOR EACH ROW WHEN (NEW.weight = 13)"
+    " EXECUTE FUNCTION pg_temp.refuse()",
+]
+<% else %>
+TRIGGER = [
+    "CREATE TRIGGER refuse BEFORE INSERT ON _test_boxes FOR EACH ROW"
+    " IF NEW.weight = 13 THEN SIGNAL SQLSTATE '45000'; END IF"
+]
+<% endif %>
+
+
 def insert(**values: Any) -> Callable[[AsyncSession], Awaitable[Any]]:
     """Return what inserts a box."""
     return lambda session: session.execute(insert_into(Box).values({"label": SECRET} | values))
@@ -126,7 +153,10 @@ ACTIONS = {
     "no-json": run("SELECT CAST(CAST(:value AS text) AS jsonb)", value="[NaN]"),
     "half-a-character": lambda session: session.execute(select(literal({"a": "\ud800"}, JSON))),
     "too-long-for-a-search": run("SELECT CAST(repeat('a', 3000) AS tsvector)"),
+<% else %>
+    "partition": run("INSERT INTO _test_parts VALUES (2)"),
 <% endif %>
+    "trigger": insert(weight=13),
     "insert-child": run("INSERT INTO _test_things (id, box_id) VALUES (9, 99)"),
     "update-child": run("UPDATE _test_things SET box_id = 99"),
     "delete-parent": run("DELETE FROM _test_boxes WHERE id = 11"),
@@ -163,7 +193,10 @@ async def client(database: Database) -> AsyncIterator[AsyncClient]:
         await connection.execute(text("ALTER TYPE _test_color RENAME VALUE 'GREEN' TO 'BLUE'"))
 <% else %>
         await connection.execute(text("ALTER TABLE _test_boxes MODIFY color ENUM('RED', 'BLUE')"))
+        await connection.execute(text(f"ALTER TABLE _test_parts {PARTITION}"))
 <% endif %>
+        for statement in TRIGGER:
+            await connection.execute(text(statement))
         await connection.execute(insert_into(Box), [{"id": 11, "label": "one"}])
         await connection.execute(insert_into(Box), [{"id": 12, "label": "two"}])
         await connection.execute(insert_into(Thing), [{"id": 11, "box_id": 11}])
@@ -187,9 +220,12 @@ async def client(database: Database) -> AsyncIterator[AsyncClient]:
         ("no-json", 422, REFUSED_VALUE, "22P02"),
         ("half-a-character", 422, REFUSED_VALUE, "22000"),
         ("too-long-for-a-search", 422, REFUSED_VALUE, "54000"),
+        ("trigger", 422, REFUSED_VALUE, "P0001"),
 <% else %>
         ("too-long", 422, REFUSED_VALUE, "1406 label"),
         ("too-large", 422, REFUSED_VALUE, "1264 weight"),
+        ("partition", 422, REFUSED_VALUE, "1526"),
+        ("trigger", 422, REFUSED_VALUE, "1644"),
 <% endif %>
         ("insert-child", 409, MISSING, "fk__test_things_box_id__test_boxes"),
         ("update-child", 409, MISSING, "fk__test_things_box_id__test_boxes"),
