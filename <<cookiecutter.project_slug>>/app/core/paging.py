@@ -18,6 +18,7 @@ from sqlalchemy import (
     ColumnElement,
     DateTime,
     Dialect,
+    Float,
     ScalarResult,
     Select,
     Time,
@@ -40,6 +41,7 @@ from sqlalchemy import (
     false,
     or_,
 )
+from sqlalchemy.dialects.mysql import SET, TIME
 <% endif %>
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
@@ -84,8 +86,8 @@ async def list_page(
 <% if cookiecutter.database == "postgresql" %>
     TypeError for a column whose values a cursor cannot hold.
 <% else %>
-    TypeError for a column that MySQL compares otherwise than it sorts (an enum, a FLOAT: take
-    DOUBLE), or whose values a cursor cannot hold.
+    TypeError for a column that MySQL compares otherwise than it sorts (an enum, a SET, a
+    FLOAT: take DOUBLE), or whose values a cursor cannot hold (`asdecimal=True`, MySQL's own TIME).
 <% endif %>
     """
     if query._order_by_clauses or query._has_row_limiting_clause:
@@ -134,11 +136,15 @@ def rows_of(found: ScalarResult[T], query: Select[T]) -> list[T]:
 
 def is_comparable(type_: TypeEngine[Any]) -> bool:
     """Return whether the server compares values as it sorts them, and a cursor can hold them."""
+    # SQLAlchemy cuts such a value after its tenth place.
+    cut = isinstance(type_, Float) and type_.asdecimal
 <% if cookiecutter.database == "postgresql" %>
-    return type_.python_type not in (object, dict, list)
+    return not cut and type_.python_type not in (object, dict, list)
 <% else %>
     single = isinstance(type_, Float) and not isinstance(type_, Double)
-    return not (isinstance(type_, Enum) or single or type_.python_type in (object, dict, list))
+    # Of a TIME that is more than a day, SQLAlchemy leaves out the days.
+    odd = isinstance(type_, Enum | SET | TIME)
+    return not (cut or single or odd or type_.python_type in (object, dict, list))
 <% endif %>
 
 

@@ -5,7 +5,11 @@ import json
 import random
 import uuid
 from collections.abc import AsyncIterator
+<% if cookiecutter.database == "postgresql" %>
 from datetime import UTC, datetime, timedelta
+<% else %>
+from datetime import UTC, datetime, time, timedelta
+<% endif %>
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -40,6 +44,7 @@ from sqlalchemy import (
     select,
     true,
 )
+from sqlalchemy.dialects.mysql import SET, TIME
 <% endif %>
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Mapped, aliased, mapped_column, registry
@@ -99,6 +104,11 @@ class Parcel(UUIDKey, Timestamps, Apart):
     size: Mapped[Size]
     single: Mapped[float] = mapped_column(Float(24))
     words: Mapped[dict[str, Any]] = mapped_column(JSON)
+    exact: Mapped[Decimal | None] = mapped_column(Double(asdecimal=True))
+<% if cookiecutter.database == "mysql" %>
+    marks: Mapped[set[str] | None] = mapped_column(SET("b", "a"))
+    late: Mapped[time | None] = mapped_column(TIME)
+<% endif %>
 
 
 Other = aliased(Parcel)
@@ -267,9 +277,9 @@ async def test_a_forged_value_is_refused(parcels: Database, name: str, value: An
 
 
 <% if cookiecutter.database == "postgresql" %>
-@pytest.mark.parametrize("name", ["words"])
+@pytest.mark.parametrize("name", ["words", "exact"])
 <% else %>
-@pytest.mark.parametrize("name", ["words", "size", "single"])
+@pytest.mark.parametrize("name", ["words", "exact", "size", "single", "marks", "late"])
 <% endif %>
 async def test_what_is_no_order_is_refused(parcels: Database, name: str) -> None:
     options: dict[str, Any] = {"key": Parcel.id, "after": None, "limit": 5}
