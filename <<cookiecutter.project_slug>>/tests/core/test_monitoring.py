@@ -1,8 +1,10 @@
 """What the dashboard and the alerts ask Prometheus for is what the service exports, and is true."""
 
 import json
+import os
 import random
 import re
+import signal
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -64,6 +66,9 @@ async def test_the_dashboard_and_the_alerts_ask_for_what_each_worker_exports(
         assert (await client.get(f"/fail/{DEADLOCK}")).status_code == 503
         addresses = re.findall(r"Metrics: (http://[\w.:/]+)", server.log.read_text())
         pages = [(await client.get(address)).text for address in addresses]
+        # As Ctrl-C does, all at once: SIGTERM, by which one ends another, waits for the balancer.
+        for pid in re.findall(r"Started server process \[(\d+)\]", server.log.read_text()):
+            os.kill(int(pid), signal.SIGINT)
     assert len(set(addresses)) == 2
     instances = [re.findall('service_instance_id="([^"]+)"', each) for each in pages]
     assert instances[0] != instances[1]
