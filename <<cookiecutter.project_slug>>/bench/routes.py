@@ -64,7 +64,7 @@ class Routes:
         self._operations = {
             f"{verb.upper()} {path}": paths[path][verb] for path in paths for verb in paths[path]
         }
-        self._keys = {key for name in self._operations for key in re.findall(r"/{(\w+)}", name)}
+        self._keys = {key for name in self._operations for key in re.findall(r"/{(\w+_id)}", name)}
         # By what ends with a path's last parameter; a path that has none needs no row.
         self._rows: dict[str, list[Row]] = {"": [{}]}
         named = scenario.WEIGHTS.keys() | scenario.BODIES.keys() | scenario.QUERIES.keys()
@@ -77,6 +77,8 @@ class Routes:
             try:
                 if name.startswith("DELETE "):
                     raise LeftOut("a row can be deleted only once")
+                if name.startswith("HEAD "):
+                    raise LeftOut("wrk waits for the body that it has not")
                 if weight := scenario.WEIGHTS.get(name, 1):
                     self._ask(name)
                     self.weights[name] = weight
@@ -140,7 +142,6 @@ class Routes:
             raise LeftOut("its schema has no end; see bench/scenario.py") from None
         if answer.status_code >= 400:
             raise LeftOut(f"answered {answer.status_code}: {content.decode()[:200]}")
-        # A HEAD has the type, and nothing of it.
         if content and answer.headers.get("content-type") == "application/json":
             return json.loads(content)
         return None
