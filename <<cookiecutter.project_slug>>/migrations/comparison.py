@@ -1,8 +1,5 @@
 """How columns and checks are compared: by the server's own words."""
 
-<% if cookiecutter.database == "mysql" %>
-import re
-<% endif %>
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -51,7 +48,7 @@ from sqlalchemy.sql.elements import ClauseElement
 <% if cookiecutter.database == "mysql" %>
 from sqlalchemy.types import TypeEngine
 
-from migrations.wording import as_text, read_columns
+from migrations.wording import as_kept, as_text, read_columns
 <% else %>
 
 from migrations.wording import as_text
@@ -61,13 +58,6 @@ from migrations.wording import as_text
 PLUGINS = ["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"]
 
 
-<% if cookiecutter.database == "mysql" %>
-def same_now(default: str) -> str:
-    """Return a default with one name for the present time: MySQL keeps the one it was given."""
-    return re.sub(r"^\(?now\((\d?)\)\)?", r"CURRENT_TIMESTAMP(\1)", default).replace("()", "")
-
-
-<% endif %>
 <% if cookiecutter.database == "postgresql" %>
 class AsReported(PostgresqlImpl):
 <% else %>
@@ -217,7 +207,8 @@ class AsReported(MySQLImpl):
 <% if cookiecutter.database == "postgresql" %>
         return default != (rendered_inspector_default or "")
 <% else %>
-        return same_now(default) != same_now(rendered_inspector_default or "")
+        found, type_ = rendered_inspector_default or "", inspector_column.type
+        return as_kept(default, type_) != as_kept(found, type_)
 <% endif %>
 
     def autogen_column_reflect(

@@ -6,16 +6,26 @@ import re
 """SQL as SQLAlchemy takes it and as the server shows it, and what is not shown as it was given."""
 
 import re
+from decimal import Decimal
 from typing import Any
 
 from alembic.util import CommandError
 from alembic.util.sqla_compat import all_table_check_constraints
-from sqlalchemy import Column, DefaultClause, MetaData, Table, text
+from sqlalchemy import (
+    Column,
+    DefaultClause,
+    Float,
+    Integer,
+    MetaData,
+    Numeric,
+    Table,
+    text,
+)
 from sqlalchemy.dialects.mysql import JSON
 from sqlalchemy.dialects.mysql.reflection import MySQLTableDefinitionParser, ReflectedState
 from sqlalchemy.schema import CreateColumn, CreateTable
 from sqlalchemy.sql.sqltypes import _Binary
-from sqlalchemy.types import UserDefinedType
+from sqlalchemy.types import TypeEngine, UserDefinedType
 <% endif %>
 
 # What `text()` would read as a parameter, or as a colon in disguise.
@@ -28,6 +38,9 @@ DEFAULT = re.compile(
     rf"(?P<before>{PART}+?) DEFAULT (?P<default>{PART}+?)"
     r"(?P<after>(?: /\*.*?\*/)*(?: COMMENT '.*)?(?: CHECK \(.*)?,?)"
 )
+
+# A number as a default: MySQL shows text, or an expression where it came with its table.
+NUMBER = re.compile(r"['(](-?)\(?(\d+(?:\.\d+)?(?:e[+-]?\d+)?)\)?[)']", re.IGNORECASE)
 
 # A column's name and type in such a line, and what geometries have behind.
 TYPE = re.compile(r"(?P<name> +`(?:[^`]|``)+` )(?P<type>\w+)(?P<size>\([^)]*\))?")
@@ -59,6 +72,16 @@ def declared_checks(impl: Any, table: Table) -> dict[str, str]:
 def bare(name: str) -> str:
     """Return a name out of its backticks: SQLAlchemy leaves two where there is one."""
     return name.replace("``", "`")
+
+
+def as_kept(default: str, type_: TypeEngine[Any]) -> str:
+    """Return a default in one of the forms that the server may keep it in."""
+    if number := NUMBER.fullmatch(default):
+        value = number[1] + number[2]
+        is_number = isinstance(type_, Float | Integer | Numeric)
+        return str(Decimal(value).normalize()) if is_number else f"'{value}'"
+    # The present time has several names.
+    return re.sub(r"^\(?now\((\d?)\)\)?", r"CURRENT_TIMESTAMP(\1)", default).replace("()", "")
 
 
 class AsShown(UserDefinedType[Any]):
