@@ -13,6 +13,7 @@ from alembic.ddl.mysql import MySQLImpl
 from sqlalchemy import (
     CheckConstraint,
     Column,
+    Connection,
     Inspector,
     MetaData,
     Table,
@@ -51,7 +52,7 @@ from sqlalchemy.types import TypeEngine
 from migrations.wording import as_kept, as_text, read_columns
 <% else %>
 
-from migrations.wording import as_text
+from migrations.wording import as_text, read_columns
 <% endif %>
 
 # Alembic compares checks only when told to.
@@ -73,12 +74,12 @@ class AsReported(MySQLImpl):
     __dialect__ = "postgresql"
 <% else %>
     __dialect__ = "mysql"
+<% endif %>
 
     def __init__(self, dialect: Any, connection: Connection | None, *options: Any) -> None:
         super().__init__(dialect, connection, *options)
         if connection is not None:
             read_columns(dialect)
-<% endif %>
 
     def report(
 <% if cookiecutter.database == "postgresql" %>

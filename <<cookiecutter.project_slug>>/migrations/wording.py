@@ -1,7 +1,12 @@
 <% if cookiecutter.database == "postgresql" %>
-"""SQL as SQLAlchemy takes it."""
+"""SQL as SQLAlchemy takes it, and types as the server shows them."""
 
 import re
+import warnings
+from typing import Any
+
+from sqlalchemy.exc import SAWarning
+from sqlalchemy.types import NullType, TypeEngine, UserDefinedType
 <% else %>
 """SQL as SQLAlchemy takes it and as the server shows it, and what is not shown as it was given."""
 
@@ -57,6 +62,34 @@ FOUR_BYTES = re.compile("[\U00010000-\U0010ffff]")
 def as_text(sql: str) -> str:
     """Return SQL as `text()` takes it: a colon would begin a parameter, which becomes NULL."""
     return sql.replace(":", r"\:") if PARAMETER.search(sql) else sql
+
+
+class AsShown(UserDefinedType[Any]):
+    """A type that SQLAlchemy does not know, such as POINT, in the server's words."""
+
+    cache_ok = True
+
+    def __init__(self, words: str) -> None:
+        self.words = words
+
+    def get_col_spec(self, **_: Any) -> str:
+        """Return the words."""
+        return self.words
+<% if cookiecutter.database == "postgresql" %>
+
+
+def read_columns(dialect: Any) -> None:
+    """Have a dialect read columns of types that SQLAlchemy does not know: it has none for them."""
+    read = dialect._reflect_type
+
+    def reflect(words: str | None, *options: Any, **more: Any) -> TypeEngine[Any]:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Did not recognize type", SAWarning)
+            found: TypeEngine[Any] = read(words, *options, **more)
+        return AsShown(words) if words and isinstance(found, NullType) else found
+
+    dialect._reflect_type = reflect
+<% endif %>
 <% if cookiecutter.database == "mysql" %>
 
 
@@ -82,19 +115,6 @@ def as_kept(default: str, type_: TypeEngine[Any]) -> str:
         return str(Decimal(value).normalize()) if is_number else f"'{value}'"
     # The present time has several names.
     return re.sub(r"^\(?now\((\d?)\)\)?", r"CURRENT_TIMESTAMP(\1)", default).replace("()", "")
-
-
-class AsShown(UserDefinedType[Any]):
-    """A type that SQLAlchemy does not know, such as POINT, in the server's words."""
-
-    cache_ok = True
-
-    def __init__(self, words: str) -> None:
-        self.words = words
-
-    def get_col_spec(self, **_: Any) -> str:
-        """Return the words."""
-        return self.words
 
 
 class Definitions(MySQLTableDefinitionParser):

@@ -650,7 +650,13 @@ def collated(collation: str | None) -> State:
     return of(NAME, *[column(name, kind) for name in ("a", "b")], **options)
 
 
-if not IS_POSTGRESQL:
+if IS_POSTGRESQL:
+    CASES |= {
+        "unknown_type": [of(spot("path")), of(spot("polygon")), of()],
+        "unknown_type_later": [of(), of(spot("xml", nullable=False)), of()],
+        "unknown_array": [of(spot("path[]")), of(spot("polygon[]")), of()],
+    }
+else:
     CASES |= {
         "unknown_type": [of(spot("POINT")), of(spot("LINESTRING")), of()],
         "unknown_type_later": [of(), of(spot("POINT", nullable=False)), of()],
