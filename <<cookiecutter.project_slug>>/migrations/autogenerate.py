@@ -177,13 +177,28 @@ def check_lengths(metadata: MetaData) -> None:
                 )
 
 
+def check_schemas(metadata: MetaData, default: str | None) -> None:
+    """Raise CommandError for a foreign key that names the schema where tables are anyway.
+
+    The server shows it without, so that each revision would make it again.
+    """
+    for table in metadata.sorted_tables:
+        if any(default in (table.schema, key.column.table.schema) for key in table.foreign_keys):
+            raise CommandError(
+                f'{table.name}: leave out the schema "{default}", here and in foreign keys: they are'
+                " there without it, and each revision would make them again"
+            )
+
+
 def compare_the_rest(context: MigrationContext, metadata: MetaData) -> Iterator[Sql]:
     """Yield what Alembic does not compare: schemas, and the types of Enum columns."""
     check_lengths(metadata)
     connection = context.connection
     assert connection is not None
+    inspector = inspect(connection)
+    check_schemas(metadata, inspector.default_schema_name)
     schemas = schemas_of(metadata)
-    existing = {None, *inspect(connection).get_schema_names()}
+    existing = {None, *inspector.get_schema_names()}
     for schema in sorted(filter(None, schemas - existing)):
         name = QUOTE.quote(schema)
         yield Sql([f"CREATE SCHEMA {name}"], [f"DROP SCHEMA {name}"], place="first")

@@ -886,6 +886,16 @@ if IS_POSTGRESQL:
         "long_enum": (of(column("a", sa.Enum("x", name="ü" * 32))), "ü: PostgreSQL cuts names"),
         "long_column": (of(column("a" * 64)), "a: PostgreSQL cuts names after 63 bytes"),
         "long_table": (lambda metadata: Table("t" * 64, metadata, key()), "t: PostgreSQL cuts"),
+        "schema": (
+            lambda metadata: Table(
+                "leaves",
+                metadata,
+                key(),
+                Column("up", ForeignKey("public.leaves.id")),
+                schema="public",
+            ),
+            'leaves: leave out the schema "public", here and in foreign keys',
+        ),
     }
 
 
