@@ -2,6 +2,9 @@
 
 import asyncio
 import logging
+<% if cookiecutter.database == "postgresql" %>
+from typing import Any
+<% endif %>
 
 from alembic import context
 <% if cookiecutter.database == "mysql" %>
@@ -14,6 +17,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from app.core.config import load_settings
 from app.models import Base
 from migrations import autogenerate, comparison, lock
+<% if cookiecutter.database == "postgresql" %>
+from migrations.sql import full_name
+<% endif %>
 
 settings = load_settings()
 URL = settings.migration_database_url or settings.database_url
@@ -38,9 +44,26 @@ def begin(connection: Connection) -> None:
         connection.execute(SET_LIMITS)
 
 
-def is_ours(name: str | None, kind: str, _: object) -> bool:
-    """Return whether a schema is compared: those that no model names are left alone."""
-    return kind != "schema" or name in autogenerate.schemas_of(Base.metadata)
+# Partitions, and what belongs to an extension.
+OF_OTHERS = text("""
+    SELECT relispartition OR EXISTS (
+        SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = oid AND deptype = 'e'
+    )
+    FROM pg_class WHERE oid = CAST(CAST(:table AS text) AS regclass)
+""")
+
+
+def is_ours(name: str | None, kind: str, parents: Any) -> bool:
+    """Return whether a schema or a table is compared.
+
+    Schemas that no model names are left alone, and such tables that others make and drop.
+    """
+    if kind == "schema":
+        return name in autogenerate.schemas_of(Base.metadata)
+    if kind != "table" or parents["schema_qualified_table_name"] in Base.metadata.tables:
+        return True
+    table = full_name(parents["schema_name"], str(name))
+    return not context.get_bind().scalar(OF_OTHERS, {"table": table})
 <% else %>
 SET_LIMITS = text(f"SET lock_wait_timeout = {TABLE_LOCK_LIMIT}")
 

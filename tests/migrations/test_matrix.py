@@ -938,6 +938,33 @@ def test_a_precision_is_written(models: Models) -> None:
     assert "sa.Interval(second_precision=3)" in written or not IS_POSTGRESQL
 
 
+if IS_POSTGRESQL:
+
+    def test_tables_that_others_make_stay(models: Models) -> None:
+        """Partitions are made by the day, and an extension brings tables: no model names them."""
+
+        def parted(*members: str) -> State:
+            return lambda metadata: Table(
+                "parted",
+                metadata,
+                Column("id", sa.Integer, primary_key=True, autoincrement=False),
+                Column("kind", sa.Enum(*members, name="kind")),
+                postgresql_partition_by="RANGE (id)",
+            )
+
+        models.follow(nothing, parted("a", "b"))
+        for statement in (
+            'CREATE TABLE "First" PARTITION OF parted FOR VALUES FROM (0) TO (10)',
+            "INSERT INTO parted VALUES (1, 'a')",
+            "CREATE TABLE brought (id int PRIMARY KEY)",
+            "ALTER EXTENSION citext ADD TABLE brought",
+        ):
+            asyncio.run(databases.execute(models.url, statement))
+        models.check()
+        models.follow(parted("a", "b"), parted("a"))
+        assert asyncio.run(databases.execute(models.url, 'SELECT kind FROM "First"')) == "a"
+
+
 # The other database has them, or they are for expressions and for types of one's own.
 NOT_FOR_COLUMNS = """
 AbstractMultiRange AbstractRange AbstractSingleRange ARRAY BINARY BLOB CLOB DATETIME DOMAIN DOUBLE
