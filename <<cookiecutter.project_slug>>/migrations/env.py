@@ -2,9 +2,7 @@
 
 import asyncio
 import logging
-<% if cookiecutter.database == "postgresql" %>
 from typing import Any
-<% endif %>
 
 from alembic import context
 <% if cookiecutter.database == "mysql" %>
@@ -68,8 +66,14 @@ def is_ours(name: str | None, kind: str, parents: Any) -> bool:
 SET_LIMITS = text(f"SET lock_wait_timeout = {TABLE_LOCK_LIMIT}")
 
 
-def is_ours(name: str | None, kind: str, _: object) -> bool:
-    """Return whether a table is compared: that of the lock is no model's."""
+def is_ours(name: str | None, kind: str, parents: Any) -> bool:
+    """Return whether a table or a column is compared.
+
+    No model's are the table of the lock, and the key that MySQL may give a table without one:
+    https://dev.mysql.com/doc/refman/en/create-table-gipks.html
+    """
+    if kind == "column" and name == "my_row_id":
+        return name in Base.metadata.tables[parents["table_name"]].columns
     return kind != "table" or name != lock.TABLE
 <% endif %>
 

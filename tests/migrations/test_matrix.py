@@ -963,6 +963,23 @@ if IS_POSTGRESQL:
         models.check()
         models.follow(parted("a", "b"), parted("a"))
         assert asyncio.run(databases.execute(models.url, 'SELECT kind FROM "First"')) == "a"
+else:
+
+    def test_the_key_that_mysql_adds_stays(models: Models) -> None:
+        """With sql_generate_invisible_primary_key, as hosted servers have it; MariaDB has it not."""
+        models.follow(nothing, lambda metadata: Table("keyless", metadata, Column("a", sa.Integer)))
+        added = "my_row_id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT INVISIBLE PRIMARY KEY FIRST"
+        asyncio.run(databases.execute(models.url, f"ALTER TABLE keyless ADD {added}"))
+        models.check()
+        models.declare(
+            lambda metadata: Table(
+                "keyless",
+                metadata,
+                Column("my_row_id", mysql.BIGINT(unsigned=True), primary_key=True),
+                Column("a", sa.Integer),
+            )
+        )
+        models.check()
 
 
 # The other database has them, or they are for expressions and for types of one's own.
