@@ -4,7 +4,17 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import VARIANTS, Render, Service, Variant, copy_service, generate, python, run
+from conftest import (
+    VARIANTS,
+    Render,
+    Service,
+    Variant,
+    copy_service,
+    environment,
+    generate,
+    python,
+    run,
+)
 
 # Each is put in place of the other in all files of the domain, as somebody would edit them.
 CHANGES = {
@@ -32,12 +42,15 @@ def test_without_the_example_all_is_green(variant: Variant, tmp_path: Path) -> N
     answers = (f"{prompt}={answer}" for prompt, answer in variant.answers.items())
     generate(tmp_path, "run_tests=no", *answers)
     project = tmp_path / "my-service"
-    said = run("make", "remove", "name=user", cwd=project).stdout
+    # All other tests have the newest packages: these the oldest that the service says it runs on.
+    env = environment(UV_RESOLUTION="lowest-direct")
+    said = run("make", "remove", "name=user", cwd=project, env=env).stdout
     assert "app/models/user.py" in said
-    assert "Success: no issues" in run("make", "lint", cwd=project).stdout
+    assert "Success: no issues" in run("make", "lint", cwd=project, env=env).stdout
     assert passed(python(project, "-m", "pytest", "-n", "2")) > 300
     if "yes" not in variant:
-        said = run("make", "bench", "ARGS=--seconds 0.1 --rounds 1", cwd=project).stdout
+        words = "ARGS=--seconds 0.1 --rounds 1"
+        said = run("make", "bench", words, cwd=project, env=env).stdout
         assert "GET /health/ready" in said
 
 
