@@ -966,7 +966,7 @@ if IS_POSTGRESQL:
 else:
 
     def test_the_key_that_mysql_adds_stays(models: Models) -> None:
-        """With sql_generate_invisible_primary_key, as hosted servers have it; MariaDB has it not."""
+        """With sql_generate_invisible_primary_key, as hosted servers have it; MariaDB has none."""
         models.follow(nothing, lambda metadata: Table("keyless", metadata, Column("a", sa.Integer)))
         added = "my_row_id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT INVISIBLE PRIMARY KEY FIRST"
         asyncio.run(databases.execute(models.url, f"ALTER TABLE keyless ADD {added}"))
