@@ -1,5 +1,6 @@
 """What `make revision` writes of the differences that it finds, and in which order."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
@@ -43,8 +44,9 @@ from sqlalchemy.schema import sort_tables_and_constraints
 from sqlalchemy.types import UserDefinedType
 
 <% if cookiecutter.database == "postgresql" %>
-from migrations.enums import compare_enums, enum_of, render_enum, retyped
-from migrations.sql import QUOTE, Sql
+from migrations.comparison import AsReported
+from migrations.enums import compare_enums, enum_of, render_enum
+from migrations.sql import QUOTE, Sql, retyped
 <% else %>
 from migrations.steps import one_change_each
 <% endif %>
@@ -58,6 +60,8 @@ from migrations.wording import as_text, refuse_what_is_lost
 # Bytes: PostgreSQL's NAMEDATALEN - 1.
 LONGEST_NAME = 63
 <% endif %>
+
+log = logging.getLogger("alembic.revision")
 
 
 def render_item(kind: str, item: object, autogen: AutogenContext) -> str | Literal[False]:
@@ -144,6 +148,29 @@ def keep_colons(operations: list[MigrateOperation]) -> None:
                 check.condition = text(as_text(sql))
 
 
+def warn_of_losses(operations: list[MigrateOperation]) -> None:
+    """Log what is lost unless somebody writes it otherwise."""
+    gone = [each for each in operations if isinstance(each, ops.DropColumnOp)]
+    for operation in operations:
+        if not isinstance(operation, ops.AddColumnOp):
+            continue
+        table, column = operation.table_name, operation.column
+        if others := sorted(each.column_name for each in gone if each.table_name == table):
+            log.warning(
+                "%s.%s goes, with its values, and %s comes. If it is only renamed, write in place of"
+                " both: op.alter_column(%r, %r, new_column_name=%r)",
+                *(table, " or ".join(others), column.name, table, others[0], column.name),
+            )
+<% if cookiecutter.database == "mysql" %>
+        if not (column.nullable or column.server_default or column.computed):
+            log.warning(
+                "%s.%s: MySQL gives the rows that are there 0, '' or the like: a server_default says"
+                " what they should have",
+                *(table, column.name),
+            )
+<% endif %>
+
+
 def rank(operation: MigrateOperation) -> int:
     """Return where an operation belongs: what refers to others goes first, and comes last."""
 <% if cookiecutter.database == "postgresql" %>
@@ -208,7 +235,7 @@ def compare_the_rest(context: MigrationContext, metadata: MetaData) -> Iterator[
 def complete(
     context: MigrationContext, operation: MigrateOperation, metadata: MetaData
 ) -> Iterable[MigrateOperation]:
-    """Return the operation, in full where Alembic's would not work: new Enums, new identities."""
+    """Return the operation, in full where Alembic's would not work: new types, new identities."""
     if not isinstance(operation, ops.AlterColumnOp) or operation.existing_type is None:
         return [operation]
     old, new = operation.existing_server_default, operation.modify_server_default
@@ -227,11 +254,14 @@ def complete(
             for origin, target in ((old, new), (new, old))
         )
         return [Sql([up], [down], place="among")]
-    if operation.modify_type is not None and (
-        enum_of(operation.modify_type) or enum_of(operation.existing_type)
-    ):
-        key = ".".join(filter(None, [operation.schema, operation.table_name]))
-        return retyped(operation, metadata.tables[key].columns[operation.column_name])
+    if operation.modify_type is None:
+        return [operation]
+    key = ".".join(filter(None, [operation.schema, operation.table_name]))
+    column = metadata.tables[key].columns[operation.column_name]
+    by_text = bool(enum_of(operation.modify_type) or enum_of(operation.existing_type))
+    assert isinstance(context.impl, AsReported)
+    if by_text or not context.impl.is_cast(operation, column):
+        return retyped(operation, column, by_text=by_text)
     return [operation]
 
 
@@ -245,6 +275,7 @@ def arrange(context: MigrationContext, _: object, scripts: list[MigrationScript]
     refuse_what_is_lost(context.impl, metadata)
 <% endif %>
     operations = list(flat(script.upgrade_ops.ops))
+    warn_of_losses(operations)
     keep_colons(operations)
     split_tables(operations, metadata)
 <% if cookiecutter.database == "postgresql" %>

@@ -6,6 +6,7 @@ from typing import Any
 from alembic.ddl.impl import ComparisonResult
 <% if cookiecutter.database == "postgresql" %>
 from alembic.ddl.postgresql import PostgresqlImpl
+from alembic.operations.ops import AlterColumnOp
 <% else %>
 from alembic.ddl.mysql import MySQLImpl
 <% endif %>
@@ -14,6 +15,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Connection,
+    DefaultClause,
     Inspector,
     MetaData,
     Table,
@@ -187,6 +189,28 @@ class AsReported(MySQLImpl):
         return not reported or repr(reported[0]["type"]) != repr(inspector_column.type)
 <% endif %>
 
+<% if cookiecutter.database == "postgresql" %>
+    def is_cast(self, operation: AlterColumnOp, column: Column[Any]) -> bool:
+        """Return whether the server changes a column's type, and back, without being told how."""
+        assert self.connection is not None
+        there = column.type, column.server_default
+        here = operation.existing_type, operation.existing_server_default
+        for (old, default), (new, _) in ((here, there), (there, here)):
+            assert old is not None
+            assert new is not None
+            probe = Table("alembic_probe", MetaData(), Column("c", old), prefixes=["TEMPORARY"])
+            probe.c.c.server_default = default if isinstance(default, DefaultClause) else None
+            type_ = new.compile(dialect=self.dialect)
+            try:
+                with self.connection.begin_nested() as savepoint:
+                    self.connection.execute(CreateTable(probe))
+                    self.connection.execute(text(f"ALTER TABLE alembic_probe ALTER c TYPE {type_}"))
+                    savepoint.rollback()
+            except DBAPIError:
+                return False
+        return True
+
+<% endif %>
     def compare_server_default(
         self,
         inspector_column: Column[Any],

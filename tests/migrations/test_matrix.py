@@ -932,6 +932,79 @@ def test_two_lines_of_revisions_are_joined(
         check(models.config, capsys)
 
 
+# Columns before and after, a value as SQL, and what it is in the end and before.
+CASTS: dict[str, tuple[Callable[[], Any], Callable[[], Any], str, str, str]] = {
+    "text_to_number": (column("a", sa.String(9)), column("a"), "'12'", "12", "12"),
+    "truth_to_number": (
+        column("a", sa.Boolean, server_default=sa.true(), nullable=False),
+        column("a", server_default="1"),
+        "false",
+        "0",
+        "False" if IS_POSTGRESQL else "0",
+    ),
+    "day_to_text": (
+        column("a", sa.Date, server_default="2026-01-02"),
+        column("a", sa.String(10), server_default="2026-01-03", nullable=False),
+        "'2026-03-04'",
+        "2026-03-04",
+        "2026-03-04",
+    ),
+    "document_to_text": (column("a", sa.JSON), column("a", sa.Text), "'[1]'", "[1]", "[1]"),
+    "day_to_moment": (
+        column("a", sa.Date),
+        column("a", sa.DateTime),
+        "'2026-03-04'",
+        "2026-03-04 00:00:00",
+        "2026-03-04",
+    ),
+}
+if IS_POSTGRESQL:
+    ID = str(uuid4())
+    TEXTS = column("a", postgresql.ARRAY(sa.Text))
+    CASTS |= {
+        "key_to_text": (column("a", sa.Uuid), column("a", sa.String(36)), f"'{ID}'", ID, ID),
+        "numbers_to_texts": (
+            column("a", postgresql.ARRAY(sa.Integer)),
+            TEXTS,
+            "'{1}'",
+            "['1']",
+            "[1]",
+        ),
+        "called_to_text": (
+            column("a", server_default=sa.text("length('x')")),
+            column("a", sa.Text),
+            "1",
+            "1",
+            "1",
+        ),
+    }
+
+
+@pytest.mark.parametrize("case", CASTS)
+def test_values_go_along_with_a_type_and_back(models: Models, case: str) -> None:
+    before, after, given, then, last = CASTS[case]
+    models.follow(nothing, of(before))
+    asyncio.run(databases.execute(models.url, f"INSERT INTO things (a) VALUES ({given})"))
+    models.follow(of(before), of(after))
+    assert asyncio.run(databases.execute(models.url, "SELECT a FROM things")) == then
+    models.follow(of(after), of(before))
+    assert asyncio.run(databases.execute(models.url, "SELECT a FROM things")) == last
+
+
+def test_what_a_revision_cannot_know_is_said(
+    models: Models, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, after = of(column("old"), column("an")), of(column("new", nullable=False))
+    models.follow(nothing, before)
+    caplog.clear()
+    models.follow(before, after)
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said[0].startswith("things.an or old goes, with its values, and new comes. ")
+    assert said[0].endswith("op.alter_column('things', 'an', new_column_name='new')")
+    assert len(said) == 1 or not IS_POSTGRESQL
+    assert IS_POSTGRESQL or said[1].startswith("things.new: MySQL gives the rows that are there 0")
+
+
 def test_a_precision_is_written(models: Models) -> None:
     """Alembic does not compare it."""
     written = models.follow(nothing, of(column("lasts", sa.Interval(second_precision=3))))
