@@ -103,9 +103,10 @@ async def list_page(
     names = [name.removeprefix("-") for name in sort.split(",") if name]
     if not set(names) <= sortable.keys() or len(set(names)) < len(names):
         raise HTTPException(422, f"sort: some of {', '.join(sortable)}, each once, or with a minus")
-    keys = keys_of(query, key)
+    model = model_of(query)
+    keys = keys_of(model, key)
     for column in (*sortable.values(), *keys):
-        refuse_if_no_order(query, column)
+        refuse_if_no_order(model, column)
     columns = [(sortable[name], f"-{name}" in sort.split(",")) for name in names]
     columns += [(column, False) for column in keys]
     # The values as the server has them: an object of the session's may be older.
@@ -129,21 +130,23 @@ async def list_page(
     return items, base64.urlsafe_b64encode(cursor.dump_json(last)).decode()
 
 
-def keys_of(
-    query: Select[Any], key: InstrumentedAttribute[Any]
-) -> list[InstrumentedAttribute[Any]]:
-    """Return what decides between equals: the key, and what the primary key has besides."""
+def model_of(query: Select[Any]) -> Any:
+    """Return the model that a query selects, as SQLAlchemy knows it. Raises TypeError."""
     selected = query.column_descriptions[0]
     if selected["expr"] is not selected.get("entity"):
         raise TypeError("A page is of models: `select(Order)`, not of some columns")
-    mapper = inspect(selected["entity"]).mapper
-    names = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
-    return [key, *(getattr(selected["entity"], name) for name in names if name != key.key)]
+    return inspect(selected["entity"])
 
 
-def refuse_if_no_order(query: Select[Any], column: InstrumentedAttribute[Any]) -> None:
+def keys_of(model: Any, key: InstrumentedAttribute[Any]) -> list[InstrumentedAttribute[Any]]:
+    """Return what decides between equals: the key, and what the primary key has besides."""
+    of_table = model.mapper.primary_key
+    names = [model.mapper.get_property_by_column(column).key for column in of_table]
+    return [key, *(getattr(model.entity, name) for name in names if name != key.key)]
+
+
+def refuse_if_no_order(model: Any, column: InstrumentedAttribute[Any]) -> None:
     """Raise TypeError for what no page can go on behind, also where nobody has asked for it yet."""
-    model = inspect(query.column_descriptions[0]["entity"])
     found = getattr(column, "property", None)
     if not (isinstance(found, ColumnProperty) and isinstance(found.columns[0], Column)):
         raise TypeError(f"{column} cannot be sorted by: it is no column")
