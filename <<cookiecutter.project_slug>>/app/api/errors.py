@@ -23,10 +23,20 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Match
 
+<% if cookiecutter.database == "postgresql" %>
+from app.api.database_errors import REFUSED_VALUE, answer_to, name_in
+<% else %>
 from app.api.database_errors import answer_to, name_in
+<% endif %>
 from app.api.middleware import INTERNAL_ERROR, BodyLimit, LastResort, on_bug
 <% if cookiecutter.database == "postgresql" %>
-from app.core.server_errors import DatabaseUnavailable, causes, error_code, first_error
+from app.core.server_errors import (
+    DatabaseUnavailable,
+    NotStored,
+    causes,
+    error_code,
+    first_error,
+)
 <% else %>
 from app.core.server_errors import DatabaseUnavailable, error_code, first_error
 <% endif %>
@@ -51,6 +61,9 @@ CONNECTING = WebSocketState.CONNECTING
 ANSWERS = {
     # A row is not any more what it was when it was read.
     StaleDataError: (409, "Somebody else has changed or deleted that meanwhile"),
+<% if cookiecutter.database == "postgresql" %>
+    NotStored: REFUSED_VALUE,
+<% endif %>
     DatabaseUnavailable: (503, "The database is away"),
     PoolTimeoutError: (503, "No database connection was free in time"),
     # Its sender is gone, and reads no answer.

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
 from sqlalchemy import BindParameter, Column, Select, SelectBase, TextualSelect
-from sqlalchemy.orm import Mapper
+from sqlalchemy.orm import Mapper, class_mapper
 from sqlalchemy.sql import ClauseElement, visitors
 from typing_extensions import is_typeddict
 
@@ -125,10 +125,10 @@ def refuse_options(statement: Any) -> None:
         raise TypeError(f"A statement with options needs a session: {options}")
 
 
-def refuse_more_than_columns(mapper: Mapper[Any]) -> None:
-    """Raise TypeError for a model for which a session does more than to write columns."""
-    model = mapper.class_
-    if len(mapper.tables) != 1 or mapper.polymorphic_on is not None:
+def mapper_of(model: Any) -> Mapper[Any]:
+    """Return a model's mapper. Raises TypeError if a session does more than to write columns."""
+    mapper = class_mapper(model, configure=False)
+    if mapper.tables != [mapper.local_table] or mapper.polymorphic_on is not None:
         reason = "has tables of others, or shares its own"
     elif mapper.version_id_col is not None:
         reason = "counts its versions"
@@ -136,8 +136,10 @@ def refuse_more_than_columns(mapper: Mapper[Any]) -> None:
         reason = f"validates {one_of(mapper.validators)}"
     elif mapper.class_manager.original_init is not mapper.registry.constructor:
         reason = "has an __init__ of its own"
+    elif model.__setattr__ is not object.__setattr__:
+        reason = "has a __setattr__ of its own"
     else:
-        return
+        return mapper
     raise TypeError(f"{model.__name__} {reason}: use a session")
 
 

@@ -21,12 +21,11 @@ from sqlalchemy.pool import PoolProxiedConnection
 from .db import Database
 from .plans import Plan, make_plan
 <% if cookiecutter.database == "postgresql" %>
-from .server_errors import READ_ONLY, error_code, is_lost, is_stale
+from .server_errors import READ_ONLY, NotStored, error_code, is_lost, is_stale
+from .statements import Create, Statement, Update, refuse_listeners
 <% else %>
 from .server_errors import READ_ONLY, error_code, is_lost
-<% endif %>
 from .statements import Statement, Update, refuse_listeners
-<% if cookiecutter.database == "mysql" %>
 from .values import fit
 <% endif %>
 
@@ -189,7 +188,14 @@ class Connection:
                 raise LookupError(f"The key that was given is stored as another one: {read.sql}")
             return read.convert(found)
 <% endif %>
+<% if cookiecutter.database == "postgresql" %>
+        rows = plan.convert(await self._send(fetch, plan, values))
+        if isinstance(statement, Create) and not rows:
+            raise NotStored(f"A trigger has left out the row: {plan.sql}")
+        return rows
+<% else %>
         return plan.convert(await self._send(fetch, plan, values))
+<% endif %>
 
     async def command(self, sql: str) -> None:
         """Begin or end a transaction."""

@@ -15,36 +15,42 @@ from fastapi import HTTPException
 from pydantic import ConfigDict, TypeAdapter
 <% if cookiecutter.database == "postgresql" %>
 from sqlalchemy import (
+    Column,
     ColumnElement,
     DateTime,
     Dialect,
     Float,
-    ScalarResult,
+    Numeric,
+    Result,
     Select,
     Time,
     and_,
     bindparam,
     false,
+    inspect,
     or_,
 )
 <% else %>
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Dialect,
     Double,
     Enum,
     Float,
-    ScalarResult,
+    Numeric,
+    Result,
     Select,
     and_,
     bindparam,
     false,
+    inspect,
     or_,
 )
 from sqlalchemy.dialects.mysql import SET, TIME
 <% endif %>
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.orm import ColumnProperty, InstrumentedAttribute
 from sqlalchemy.types import TypeEngine
 
 T = TypeVar("T")
@@ -80,14 +86,16 @@ async def list_page(
     `query` selects a model, filtered as you like, without an order or a limit, and each row once:
     `.where(exists(…))` rather than a `.join()` that finds it several times. `sort`, such as
     `-placed_at,number`, is the client's: names out of `sortable`, a minus for descending. Rows
-    without a value come last, and `key`, the primary key, decides between equals.
+    without a value come last, and `key`, the primary key, decides between equals; so does what that
+    consists of besides.
 
     Raises HTTPException 422 for another name, and for a cursor that is none or of another order;
 <% if cookiecutter.database == "postgresql" %>
-    TypeError for a column whose values a cursor cannot hold.
+    TypeError for what is no column of the model, or a column whose values a cursor cannot hold.
 <% else %>
-    TypeError for a column that MySQL compares otherwise than it sorts (an enum, a SET, a
-    FLOAT: take DOUBLE), or whose values a cursor cannot hold (`asdecimal=True`, MySQL's own TIME).
+    TypeError for what is no column of the model, or a column that MySQL compares otherwise than it
+    sorts (an enum, a SET, a FLOAT: take DOUBLE), or whose values a cursor cannot hold (a FLOAT with
+    `asdecimal=True`, a NUMERIC without, MySQL's own TIME).
 <% endif %>
     """
     if query._order_by_clauses or query._has_row_limiting_clause:
@@ -95,33 +103,65 @@ async def list_page(
     names = [name.removeprefix("-") for name in sort.split(",") if name]
     if not set(names) <= sortable.keys() or len(set(names)) < len(names):
         raise HTTPException(422, f"sort: some of {', '.join(sortable)}, each once, or with a minus")
-    columns = [(sortable[name], f"-{name}" in sort.split(",")) for name in names] + [(key, False)]
+    model = model_of(query)
+    keys = keys_of(model, key)
+    for column in (*sortable.values(), *keys):
+        refuse_if_no_order(model, column)
+    columns = [(sortable[name], f"-{name}" in sort.split(",")) for name in names]
+    columns += [(column, False) for column in keys]
+    # The values as the server has them: an object of the session's may be older.
+    page = query.add_columns(*(column for column, _ in columns))
     for column, descending in columns:
-        if not is_comparable(column.type):
-            raise TypeError(f"{column} cannot be sorted by: {column.type!r}")
         if is_nullable(column):
-            query = query.order_by(column.is_(None))
-        query = query.order_by(column.desc() if descending else column.asc())
+            page = page.order_by(column.is_(None))
+        page = page.order_by(column.desc() if descending else column.asc())
     types: Any = tuple[(str, *(python_type(column) for column, _ in columns))]  # type: ignore[misc]
     cursor: TypeAdapter[tuple[Any, ...]] = TypeAdapter(types, config=CURSOR)
     if after is not None:
         values = read(cursor, after, sort)
         for (column, _), value in zip(columns, values, strict=True):
             check_value(column.type, value, session.get_bind().dialect)
-        query = query.where(comes_after(columns, values))
-    rows = rows_of(await session.scalars(query.limit(limit + 1)), query)
+        page = page.where(comes_after(columns, values))
+    rows = rows_of(await session.execute(page.limit(limit + 1)), query)
+    items = [row[0] for row in rows[:limit]]
     if len(rows) <= limit:
-        return rows, None
-    last = (sort, *(getattr(rows[limit - 1], column.key) for column, _ in columns))
-    return rows[:limit], base64.urlsafe_b64encode(cursor.dump_json(last)).decode()
+        return items, None
+    last = (sort, *rows[limit - 1][-len(columns) :])
+    return items, base64.urlsafe_b64encode(cursor.dump_json(last)).decode()
 
 
-def rows_of(found: ScalarResult[T], query: Select[T]) -> list[T]:
+def model_of(query: Select[Any]) -> Any:
+    """Return the model that a query selects, as SQLAlchemy knows it. Raises TypeError."""
+    selected = query.column_descriptions[0]
+    if selected["expr"] is not selected.get("entity"):
+        raise TypeError("A page is of models: `select(Order)`, not of some columns")
+    return inspect(selected["entity"])
+
+
+def keys_of(model: Any, key: InstrumentedAttribute[Any]) -> list[InstrumentedAttribute[Any]]:
+    """Return what decides between equals: the key, and what the primary key has besides."""
+    of_table = model.mapper.primary_key
+    names = [model.mapper.get_property_by_column(column).key for column in of_table]
+    return [key, *(getattr(model.entity, name) for name in names if name != key.key)]
+
+
+def refuse_if_no_order(model: Any, column: InstrumentedAttribute[Any]) -> None:
+    """Raise TypeError for what no page can go on behind, also where nobody has asked for it yet."""
+    found = getattr(column, "property", None)
+    if not (isinstance(found, ColumnProperty) and isinstance(found.columns[0], Column)):
+        raise TypeError(f"{column} cannot be sorted by: it is no column")
+    if column.parent is not model and not (model.is_mapper and model.isa(column.parent)):
+        raise TypeError(f"{column} cannot be sorted by: it is no column of {model}")
+    if not is_comparable(column.type):
+        raise TypeError(f"{column} cannot be sorted by: {column.type!r}")
+
+
+def rows_of(found: Result[Any], query: Select[Any]) -> list[Any]:
     """Return the rows. Raises TypeError when one comes twice: the page would seem to be the last."""
     seen: list[int] = []
 
-    def identity(row: T) -> int:
-        seen.append(id(row))
+    def identity(row: Any) -> int:
+        seen.append(id(row[0]))
         return seen[-1]
 
     rows = list(found.unique(identity))
@@ -136,8 +176,9 @@ def rows_of(found: ScalarResult[T], query: Select[T]) -> list[T]:
 
 def is_comparable(type_: TypeEngine[Any]) -> bool:
     """Return whether the server compares values as it sorts them, and a cursor can hold them."""
-    # SQLAlchemy cuts such a value after its tenth place.
-    cut = isinstance(type_, Float) and type_.asdecimal
+    # SQLAlchemy cuts a float that it makes a decimal after its tenth place, and Python a decimal that
+    # is made a float after its sixteenth digit.
+    cut = isinstance(type_, Float | Numeric) and type_.asdecimal is isinstance(type_, Float)
 <% if cookiecutter.database == "postgresql" %>
     return not cut and type_.python_type not in (object, dict, list)
 <% else %>

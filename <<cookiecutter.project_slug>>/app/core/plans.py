@@ -47,7 +47,7 @@ class Plan:
 
     sql: str
     parameters: Sequence[tuple[str, Processor | None]]
-    # What stands in the statement itself, as in `column == 1`.
+    # What stands in the statement itself, as in `column == 1`; None for what has a default.
     constants: Mapping[str, BindParameter[Any]]
     # What Python adds: the columns with a `default` or an `onupdate`.
     defaults: Sequence[tuple[Column[Any], Any]]
@@ -203,7 +203,6 @@ def plan_of(compiled: SQLCompiler, names: Sequence[str] | None) -> Plan:
     dialect = compiled.dialect
     order = compiled.positiontup or []
     defaults = defaults_of(compiled)
-    given = {column.key for column, _ in defaults}
     # Of SQL around a column, such as a `column_expression`, the type may be another.
     processors = [
 <% if cookiecutter.database == "postgresql" %>
@@ -222,9 +221,7 @@ def plan_of(compiled: SQLCompiler, names: Sequence[str] | None) -> Plan:
             for name in order
         ],
         constants={
-            name: compiled.binds[name]
-            for name in order
-            if not compiled.binds[name].required and name not in given
+            name: compiled.binds[name] for name in order if not compiled.binds[name].required
         },
         defaults=defaults,
         names=names,

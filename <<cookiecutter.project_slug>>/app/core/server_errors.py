@@ -20,6 +20,9 @@ from asyncmy.constants.SERVER_STATUS import SERVER_STATUS_IN_TRANS
 from sqlalchemy import Connection, Engine, ExceptionContext, event
 <% endif %>
 from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
+<% if cookiecutter.database == "postgresql" %>
+from sqlalchemy.orm.exc import FlushError
+<% endif %>
 
 <% if cookiecutter.database == "postgresql" %>
 # Errors after which the same transaction may well succeed (SQLSTATE): serialization failure and
@@ -48,6 +51,12 @@ class DatabaseUnavailable(Exception):
     """The database cannot be reached, or does not answer."""
 
 
+<% if cookiecutter.database == "postgresql" %>
+class NotStored(FlushError):
+    """A trigger has left out a row. A session that needs the row's key raises the same class."""
+
+
+<% endif %>
 def causes(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error and those behind it: SQLAlchemy's, its adapter's, the driver's."""
     while error is not None:

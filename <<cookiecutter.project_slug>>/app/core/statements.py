@@ -11,15 +11,15 @@ from pydantic import BaseModel, TypeAdapter
 from sqlalchemy import Column, Select, SelectBase, insert
 from sqlalchemy import Update as SQLUpdate
 from sqlalchemy.ext.asyncio import async_sessionmaker
-from sqlalchemy.orm import DeclarativeBase, Mapper, class_mapper
+from sqlalchemy.orm import DeclarativeBase, class_mapper
 from sqlalchemy.sql import ClauseElement, visitors
 
 from .checks import (
+    mapper_of,
     names_of,
     one_of,
     parameters_of,
     refuse_foreign_columns,
-    refuse_more_than_columns,
     refuse_names,
     refuse_options,
     warn_if_made_too_often,
@@ -27,9 +27,9 @@ from .checks import (
 
 Model = TypeVar("Model")
 
-# Where listeners are from that are about sessions alone: ours; and with `once=True`, SQLAlchemy's
-# own, which stay there after their call.
-OF_SESSIONS = {f"{__package__}.db", f"{__package__}.retries", "sqlalchemy.util.langhelpers"}
+# Where listeners are from that are about sessions alone. So are SQLAlchemy's own, such as those of a
+# `composite()`, and with `once=True`, which stay there after their call.
+OF_SESSIONS = {f"{__package__}.db", f"{__package__}.retries"}
 
 
 class Statement(Generic[Model]):
@@ -85,7 +85,6 @@ class Write(Statement[Model]):
     """A change of one table."""
 
     events: tuple[str, ...] = ("do_orm_execute", "after_begin", "before_commit", "after_commit")
-    mapper_events: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -94,8 +93,7 @@ class Write(Statement[Model]):
         names: Sequence[str] | None,
         ignore_events: bool,
     ) -> None:
-        self.mapper: Mapper[Any] = class_mapper(table, configure=False)
-        refuse_more_than_columns(self.mapper)
+        self.mapper = mapper_of(table)
         # By the names of the model's attributes, as `table(name=…)` takes them.
         self.columns = {
             name: column
@@ -118,8 +116,11 @@ class Create(Write[Model]):
     `given` is the schema that they come from, if there is one: its fields are checked at once.
     """
 
-    events = ("after_begin", "before_flush", "after_flush", "before_commit", "after_commit")
-    mapper_events = ("before_insert", "after_insert")
+    events = (
+        *("before_attach", "after_attach", "transient_to_pending", "pending_to_persistent"),
+        *("after_begin", "before_flush", "after_flush", "after_flush_postexec"),
+        *("before_commit", "after_commit"),
+    )
 
     def __init__(
         self,
@@ -178,7 +179,8 @@ class Update(Write[int]):
         if table is None:
             raise TypeError("Update a model, as in `update(User)`, rather than a table")
         super().__init__(statement, table, None, ignore_events)
-        if both := self.parameters & self.columns.keys():
+        keys = {column.key for column in self.columns.values()}
+        if both := self.parameters & (self.columns.keys() | keys):
             raise TypeError(
                 f"{one_of(both)} names a column to set and a parameter: call the parameter"
                 f' otherwise, such as `bindparam("the_{min(both)}")`'
@@ -203,12 +205,21 @@ def refuse_listeners(statement: Statement[Any], sessions: async_sessionmaker[Any
         return
     session: Any = sessions.class_.sync_session_class()
     heard = [(name, getattr(session.dispatch, name)) for name in statement.events]
-    if isinstance(statement, Write):
-        dispatch = statement.mapper.dispatch
-        heard += [(name, getattr(dispatch, name)) for name in statement.mapper_events]
+    if isinstance(statement, Create):
+        # Some begin to listen when the models are configured.
+        mapper = class_mapper(statement.mapper.class_)
+        objects = mapper.class_manager
+        heard += [("before_insert", mapper.dispatch.before_insert)]
+        heard += [("after_insert", mapper.dispatch.after_insert), ("init", objects.dispatch.init)]
+        heard += [("set", objects[name].dispatch.set) for name in statement.columns]
     for name, listeners in heard:
         for listener in listeners:
-            if listener.__module__ not in OF_SESSIONS:
+            if listener.__module__ == "sqlalchemy.orm.events":
+                # What calls the listener itself, with what that wants to know.
+                names = listener.__code__.co_freevars
+                listener = listener.__closure__[names.index("fn")].cell_contents
+            module = listener.__module__
+            if module not in OF_SESSIONS and not module.startswith("sqlalchemy."):
                 called = getattr(listener, "__qualname__", listener)
                 raise TypeError(
                     f"{called} listens to {name}, which only sessions call: use a session; or write"

@@ -25,10 +25,13 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Numeric,
+    Select,
     String,
+    func,
     insert,
     select,
     true,
+    update,
 )
 <% else %>
 from sqlalchemy import (
@@ -39,15 +42,20 @@ from sqlalchemy import (
     Interval,
     MetaData,
     Numeric,
+    Select,
     String,
+    func,
     insert,
     select,
     true,
+    update,
 )
 from sqlalchemy.dialects.mysql import SET, TIME
 <% endif %>
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Mapped, aliased, mapped_column, registry
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.hybrid import hybrid_property
+from sqlalchemy.orm import Mapped, aliased, column_property, mapped_column, registry
 
 from app.api.database_errors import answer_to
 from app.core.db import Database
@@ -105,10 +113,27 @@ class Parcel(UUIDKey, Timestamps, Apart):
     single: Mapped[float] = mapped_column(Float(24))
     words: Mapped[dict[str, Any]] = mapped_column(JSON)
     exact: Mapped[Decimal | None] = mapped_column(Double(asdecimal=True))
+    rough: Mapped[float | None] = mapped_column(Numeric(30, 20, asdecimal=False))
+    length: Mapped[int] = column_property(func.length("four"))
 <% if cookiecutter.database == "mysql" %>
     marks: Mapped[set[str] | None] = mapped_column(SET("b", "a"))
     late: Mapped[time | None] = mapped_column(TIME)
 <% endif %>
+
+    @hybrid_property
+    def next_number(self) -> int:
+        """What is counted up to."""
+        return self.number + 1
+
+
+class Place(Apart):
+    """What has a key of two columns, and one that is loaded only when it is asked for."""
+
+    __tablename__ = "_test_places"
+
+    row: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    seat: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    price: Mapped[int] = mapped_column("price_of_it", deferred=True)
 
 
 Other = aliased(Parcel)
@@ -187,18 +212,52 @@ async def test_every_row_comes_once_in_order(parcels: Database) -> None:
         async with parcels.session() as session:
             whole, end = await list_page(session, query, after=None, limit=100, **options)
             assert end is None
-            after, found = None, []
-            limit = random.randint(1, 20)
-            while True:
-                page, after = await list_page(session, query, after=after, limit=limit, **options)
-                found += page
-                if after is None:
-                    break
-                assert len(page) == limit
+            found = await walk(session, query, random.randint(1, 20), options)
         assert [row.id for row in found] == [row.id for row in whole], sort
         assert len({row.id for row in whole}) == len(whole)
         for name in reversed(sort.split(",") if sort else []):
             check_order([getattr(row, name.removeprefix("-")) for row in whole], name, names)
+
+
+async def walk(
+    session: AsyncSession, query: Select[Any], limit: int, options: dict[str, Any]
+) -> list[Any]:
+    """Return the rows of all pages."""
+    after, found = None, []
+    while True:
+        page, after = await list_page(session, query, after=after, limit=limit, **options)
+        found += page
+        if after is None:
+            return found
+        assert len(page) == limit
+
+
+@pytest.mark.parametrize("model", [Place, aliased(Place)])
+@pytest.mark.parametrize("key", ["row", "price"])
+async def test_a_key_that_several_rows_have_loses_none(
+    parcels: Database, model: Any, key: str
+) -> None:
+    async with parcels.session() as session:
+        session.add_all(Place(row=n // 4, seat=n % 4, price=n % 3) for n in range(12))
+        for sort in ("", "-price"):
+            options = {"sortable": {"price": model.price}, "key": getattr(model, key), "sort": sort}
+            found = await walk(session, select(model), 2, options)
+            assert len({(place.row, place.seat) for place in found}) == len(found) == 12
+        await session.rollback()
+
+
+async def test_a_page_goes_on_behind_what_the_server_has(parcels: Database) -> None:
+    options: dict[str, Any] = {"sortable": SORTABLE, "key": Parcel.id, "sort": "-number"}
+    async with parcels.session() as session:
+        # Objects of the session, one of which another transaction changes.
+        first, second, *_ = await session.scalars(select(Parcel).order_by(Parcel.id))
+        for number, parcel in [(12, first), (11, second)]:
+            change = update(Parcel).where(Parcel.id == parcel.id).values(number=number)
+            await session.execute(change, execution_options={"synchronize_session": False})
+        found = await walk(session, select(Parcel), 1, options)
+        assert [parcel.id for parcel in found[:2]] == [first.id, second.id]
+        assert len(found) == 60
+        await session.rollback()
 
 
 def check_order(values: list[Any], name: str, names: list[str]) -> None:
@@ -277,16 +336,29 @@ async def test_a_forged_value_is_refused(parcels: Database, name: str, value: An
 
 
 <% if cookiecutter.database == "postgresql" %>
-@pytest.mark.parametrize("name", ["words", "exact"])
+@pytest.mark.parametrize("name", ["words", "exact", "rough", "length", "next_number"])
 <% else %>
-@pytest.mark.parametrize("name", ["words", "exact", "size", "single", "marks", "late"])
+@pytest.mark.parametrize(
+    "name",
+    ["words", "exact", "rough", "length", "next_number", "size", "single", "marks", "late"],
+)
 <% endif %>
 async def test_what_is_no_order_is_refused(parcels: Database, name: str) -> None:
-    options: dict[str, Any] = {"key": Parcel.id, "after": None, "limit": 5}
-    sortable = {name: getattr(Parcel, name)}
+    # Before somebody asks for it.
+    options: dict[str, Any] = {"sort": "", "after": None, "limit": 5}
+    column = getattr(Parcel, name)
     async with parcels.session() as session:
-        with pytest.raises(TypeError, match=f"{name} cannot be sorted by"):
-            await list_page(session, select(Parcel), sortable=sortable, sort=name, **options)
+        for sortable, key in [({name: column}, Parcel.id), ({}, column)]:
+            with pytest.raises(TypeError, match=f"{name} cannot be sorted by"):
+                await list_page(session, select(Parcel), sortable=sortable, key=key, **options)
+
+
+@pytest.mark.parametrize("column", [Place.seat, Other.number])
+async def test_a_column_of_another_model_is_refused(parcels: Database, column: Any) -> None:
+    options: dict[str, Any] = {"key": Parcel.id, "sort": "", "after": None, "limit": 5}
+    async with parcels.session() as session:
+        with pytest.raises(TypeError, match="it is no column of"):
+            await list_page(session, select(Parcel), sortable={"other": column}, **options)
 
 
 @pytest.mark.parametrize(
@@ -297,6 +369,7 @@ async def test_what_is_no_order_is_refused(parcels: Database, name: str) -> None
         (select(Parcel).order_by(Parcel.town), "leave out"),
         (select(Parcel).limit(2), "leave out"),
         (select(Parcel).offset(2), "leave out"),
+        (select(Parcel.id), "of models"),
     ],
 )
 async def test_a_query_whose_pages_would_lose_rows_is_refused(

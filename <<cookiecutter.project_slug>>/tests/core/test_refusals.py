@@ -33,12 +33,22 @@ from sqlalchemy import (
 from sqlalchemy import CheckConstraint, Enum, ForeignKey, MetaData, String, text
 <% endif %>
 from sqlalchemy import insert as insert_into
+<% if cookiecutter.database == "postgresql" %>
+from sqlalchemy.exc import PendingRollbackError, StatementError
+<% else %>
 from sqlalchemy.exc import StatementError
+<% endif %>
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+<% if cookiecutter.database == "postgresql" %>
+from sqlalchemy.orm.exc import FlushError
+<% endif %>
 
 from app.core.db import Database
 from app.core.deps import RetryRoute, SessionDep
+<% if cookiecutter.database == "postgresql" %>
+from app.core.queries import Create, Queries, QueriesDep
+<% endif %>
 <% if cookiecutter.database == "postgresql" %>
 from app.models.base import Base
 <% else %>
@@ -111,7 +121,12 @@ TRIGGER = [
     " 'BEGIN RAISE EXCEPTION $$unlucky$$; END'",
     "CREATE TRIGGER refuse BEFORE INSERT ON _test_boxes FOR EACH ROW WHEN (NEW.weight = 13)"
     " EXECUTE FUNCTION pg_temp.refuse()",
+    "CREATE FUNCTION pg_temp.leave_out() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+    "CREATE TRIGGER leave_out BEFORE INSERT ON _test_things FOR EACH ROW WHEN (NEW.box_id = 13)"
+    " EXECUTE FUNCTION pg_temp.leave_out()",
 ]
+
+CREATE_THING = Create(int, Thing, select(Thing.id))
 <% else %>
 TRIGGER = [
     "CREATE TRIGGER refuse BEFORE INSERT ON _test_boxes FOR EACH ROW"
@@ -183,6 +198,14 @@ async def act(session: SessionDep, action: str) -> None:
     await ACTIONS[action](session)
 
 
+<% if cookiecutter.database == "postgresql" %>
+@router.post("/leave-out")
+async def leave_out(queries: QueriesDep) -> int:
+    """Create what a trigger leaves out."""
+    return await queries.create(CREATE_THING, box_id=13)
+
+
+<% endif %>
 @pytest.fixture(scope="module")
 async def client(database: Database) -> AsyncIterator[AsyncClient]:
     """Return a client of an application with these tables."""
@@ -252,6 +275,27 @@ async def test_a_refusal_is_answered_and_logged_by_its_name(
     assert SECRET not in caplog.text
 
 
+<% if cookiecutter.database == "postgresql" %>
+async def test_a_row_that_a_trigger_leaves_out_is_no_success(
+    client: AsyncClient, database: Database
+) -> None:
+    response = await client.post("/leave-out")
+    assert (response.status_code, response.json()) == (422, {"detail": REFUSED_VALUE})
+
+    async def go_on() -> None:
+        async with Queries(database).begin() as transaction:
+            with pytest.raises(FlushError):
+                await transaction.create(CREATE_THING, box_id=13)
+
+    # As after any other error.
+    with pytest.raises(PendingRollbackError):
+        await go_on()
+    with pytest.raises(FlushError):
+        async with database.session() as session:
+            session.add(Thing(box_id=13))
+
+
+<% endif %>
 @pytest.mark.parametrize(
     ("action", "name"),
     [

@@ -42,7 +42,8 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import DBAPIError, StatementError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, validates
+from sqlalchemy.ext.mutable import MutableDict
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, composite, mapped_column, validates
 from typing_extensions import TypedDict
 
 from app.core import checks
@@ -72,6 +73,11 @@ class Note(Apart):
     doubled: Mapped[int | None] = mapped_column(
         default=lambda context: 2 * (context.get_current_parameters()["number_of_it"] or 0)
     )
+    # What comes later has no value yet.
+    asked: Mapped[str | None] = mapped_column(
+        String(20), default=lambda context: str(context.get_current_parameters()["later"])
+    )
+    later: Mapped[str | None] = mapped_column(String(20), default=lambda: "later")
     computed: Mapped[int | None] = mapped_column(default=func.length("four"))
     served: Mapped[str | None] = mapped_column(String(20), server_default="served")
     document: Mapped[Any | None] = mapped_column(JSON)
@@ -97,6 +103,23 @@ class Reversed(TypeDecorator[str]):
     def column_expression(self, column: ColumnElement[str]) -> ColumnElement[str]:
         """Turn it back."""
         return func.reverse(column)
+
+
+@dataclass
+class Span:
+    """Two columns in one."""
+
+    first: int
+    last: int
+
+
+class Watched(Apart):
+    """A row whose object hears of its own changes, which is nothing to a statement."""
+
+    __tablename__ = "_test_watched"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    span: Mapped[Span] = composite(mapped_column("first"), mapped_column("last"))
+    document: Mapped[Any] = mapped_column(MutableDict.as_mutable(JSON))
 
 
 class Odd(Apart):
@@ -175,6 +198,8 @@ class NoteRow(BaseModel):
     constant: Any
     called: Any
     doubled: Any
+    asked: Any
+    later: Any
     computed: Any
     served: Any
     document: Any
@@ -420,6 +445,25 @@ class Shared(Apart):
     __mapper_args__ = {"polymorphic_on": name}
 
 
+class Whimsical(Apart):
+    """A model that has its own mind about what it is given."""
+
+    __tablename__ = "_test_whimsical"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(20))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value.lower() if name == "name" else value)
+
+
+class Selected(Apart):
+    """A model of what is selected, rather than of a table."""
+
+    __table__ = Owner.__table__.alias()
+    id: Mapped[int]
+    name: Mapped[str]
+
+
 @dataclass
 class Misspelt:
     """A row whose optional field is no column."""
@@ -482,6 +526,15 @@ REFUSED: dict[str, tuple[str, Callable[[], Any]]] = {
     ),
     "shared": ("shares its own", lambda: Create(OwnerRow, Shared, columns_of(Shared, OwnerRow))),
     "own __init__": ("__init__", lambda: Create(OwnerRow, Peculiar, select(Owner.id, Owner.name))),
+    "own __setattr__": (
+        "__setattr__",
+        lambda: Create(OwnerRow, Whimsical, columns_of(Whimsical, OwnerRow)),
+    ),
+    "no table": ("others", lambda: Create(OwnerRow, Selected, columns_of(Selected, OwnerRow))),
+    "parameter like a column's other name": (
+        "call the parameter otherwise",
+        lambda: Update(update(Note).where(Note.id == bindparam("number_of_it"))),
+    ),
     "parameter like a column": (
         "call the parameter otherwise",
         lambda: Update(update(Owner).where(Owner.id == bindparam("id"))),
@@ -571,28 +624,33 @@ async def test_what_looks_alike_works(queries: Queries) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "is_of_reads"),
+    ("name", "kinds"),
     [
-        ("do_orm_execute", True),
+        ("do_orm_execute", "read, update"),
         # Where the tenant of row level security is set.
-        ("after_begin", True),
-        ("before_flush", False),
-        ("after_flush", False),
-        ("before_commit", False),
-        ("after_commit", False),
+        ("after_begin", "read, create, update"),
+        ("before_attach", "create"),
+        ("after_attach", "create"),
+        ("transient_to_pending", "create"),
+        ("pending_to_persistent", "create"),
+        ("before_flush", "create"),
+        ("after_flush", "create"),
+        ("after_flush_postexec", "create"),
+        ("before_commit", "create, update"),
+        ("after_commit", "create, update"),
     ],
 )
 async def test_who_listens_to_sessions_is_not_passed_by(
-    queries: Queries, name: str, is_of_reads: bool
+    queries: Queries, name: str, kinds: str
 ) -> None:
     def audit(*_: object) -> None: ...
 
     read, create = Read(int, select(Owner.id)), Create(OwnerRow, Owner, OWNER)
     change = Update(update(Owner).where(Owner.id == bindparam("key")))
     uses: list[Callable[[], Any]] = [
-        *([lambda: queries.all(read)] if is_of_reads else []),
-        *([lambda: queries.create(create, name="a")] if name != "do_orm_execute" else []),
-        *([lambda: queries.execute(change, key=1, name="b")] if "flush" not in name else []),
+        *([lambda: queries.all(read)] if "read" in kinds else []),
+        *([lambda: queries.create(create, name="a")] if "create" in kinds else []),
+        *([lambda: queries.execute(change, key=1, name="b")] if "update" in kinds else []),
     ]
     event.listen(Session, name, audit)
     try:
@@ -605,16 +663,33 @@ async def test_who_listens_to_sessions_is_not_passed_by(
         event.remove(Session, name, audit)
 
 
-async def test_who_listens_to_a_model_is_not_passed_by(queries: Queries) -> None:
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [(Owner, "before_insert"), (Owner, "after_insert"), (Owner, "init"), (Owner.name, "set")],
+)
+async def test_who_listens_to_a_model_is_not_passed_by(
+    queries: Queries, target: Any, name: str
+) -> None:
     def audit(*_: object) -> None: ...
 
     create = Create(OwnerRow, Owner, OWNER)
-    event.listen(Owner, "before_insert", audit)
+    event.listen(target, name, audit)
     try:
-        with pytest.raises(TypeError, match="listens to before_insert"):
+        with pytest.raises(TypeError, match=f"audit listens to {name}"):
             await queries.create(create, name="a")
     finally:
-        event.remove(Owner, "before_insert", audit)
+        event.remove(target, name, audit)
+
+
+async def test_what_an_object_hears_of_itself_is_nothing_to_a_statement(
+    queries: Queries, database: Database
+) -> None:
+    create = Create(int, Watched, select(Watched.id))
+    watched = {"first": 1, "last": 2, "document": {"a": 1}}
+    assert await queries.create(create, **watched) == 1
+    async with database.session() as session:
+        [found] = await session.scalars(select(Watched))
+    assert (found.span, found.document) == (Span(1, 2), {"a": 1})
 
 
 @pytest.mark.parametrize(
