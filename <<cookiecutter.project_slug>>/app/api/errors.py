@@ -16,6 +16,7 @@ from fastapi.requests import HTTPConnection
 from fastapi.responses import JSONResponse, Response
 from fastapi.websockets import WebSocketState
 from opentelemetry import metrics
+from pydantic import BaseModel
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm.exc import StaleDataError
@@ -40,7 +41,7 @@ from app.core.server_errors import (
 <% else %>
 from app.core.server_errors import DatabaseUnavailable, error_code, first_error
 <% endif %>
-from app.schemas.error import Error
+from app.schemas.error import Error, Invalid
 
 logger = logging.getLogger(__name__)
 
@@ -191,13 +192,16 @@ def add_error_handlers(app: FastAPI, max_body_size: int = 1_000_000) -> None:
     app.add_middleware(LastResort)
 
 
-def document(status: int, description: str) -> dict[int | str, dict[str, Any]]:
+def document(
+    status: int, description: str, model: type[BaseModel] = Error
+) -> dict[int | str, dict[str, Any]]:
     """Return a response for a route's OpenAPI entry."""
-    return {status: {"model": Error, "description": description}}
+    return {status: {"model": model, "description": description}}
 
 
 NOT_FOUND = document(404, "No such row")
 CONFLICT = document(409, "A value that must be unique is taken")
 INVALID_BODY = document(400, "A body that cannot be read") | document(413, "A body too large")
 UNAVAILABLE = document(503, "The database is away or busy: try again after `Retry-After` seconds")
-DATABASE_ERRORS = UNAVAILABLE | document(504, "A statement took too long")
+INVALID = document(422, "A value that is not allowed", Invalid)
+DATABASE_ERRORS = INVALID | UNAVAILABLE | document(504, "A statement took too long")

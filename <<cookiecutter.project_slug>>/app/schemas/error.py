@@ -1,4 +1,4 @@
-"""The body of every error."""
+"""The bodies of errors."""
 
 from pydantic import BaseModel
 
@@ -7,3 +7,17 @@ class Error(BaseModel):
     """What went wrong, in words."""
 
     detail: str
+
+
+class InvalidField(BaseModel):
+    """Which part of a request is wrong, and why."""
+
+    type: str
+    loc: list[str | int]
+    msg: str
+
+
+class Invalid(BaseModel):
+    """What is wrong with a request: by its parts, or in words where the database has refused it."""
+
+    detail: str | list[InvalidField]

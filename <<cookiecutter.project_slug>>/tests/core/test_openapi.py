@@ -2,7 +2,10 @@
 
 from collections import Counter
 
+from httpx2 import AsyncClient
+
 from app.main import app
+from app.schemas.error import Invalid
 
 
 def test_each_operation_has_the_name_of_its_function() -> None:
@@ -15,3 +18,14 @@ def test_each_operation_has_the_name_of_its_function() -> None:
     assert all(name.isidentifier() for name in ids)
     # Two functions of one name would be two methods of one name: rename one of them.
     assert [name for name, count in ids.items() if count > 1] == []
+
+
+async def test_what_is_refused_is_documented_as_it_is_answered(client: AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).json()
+    responses = document["paths"]["/people"]["post"]["responses"]
+    schema = responses["422"]["content"]["application/json"]["schema"]
+    assert schema == {"$ref": "#/components/schemas/Invalid"}
+    # By its parts; in words it is answered in `test_refusals.py`.
+    answer = await client.post("/people", json={"email": 1})
+    assert answer.status_code == 422
+    assert Invalid.model_validate_json(answer.text, extra="forbid").detail
