@@ -184,7 +184,7 @@ def read_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5, help="of all variants in turn")
-    parser.add_argument("--seconds", type=float, default=2.0, help="each measurement takes")
+    parser.add_argument("--seconds", type=int, default=2, help="each measurement takes")
     parser.add_argument("--pool-sizes", type=int, nargs="+", default=[1, 2, 5, 10, 20, 50])
     parser.add_argument("--fairness-seconds", type=float, default=10.0, help="fairness takes")
     parser.add_argument(
