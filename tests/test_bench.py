@@ -182,7 +182,9 @@ def test_bench(service: Service, tmp_path: Path) -> None:
     assert f"POOL_SIZE={outcome['enough']} is enough" in said
     for size, row in outcome["pool_sizes"].items():
         assert re.search(
-            rf"^  {size} +{row['rate']:,.0f} .* {row['waiting']:.0%} +\d+%  w*r*$", said, re.MULTILINE
+            rf"^  {size} +{row['rate']:,.0f} .* {row['waiting']:.0%} +\d+%  w*r*$",
+            said,
+            re.MULTILINE,
         )
     workers = outcome["max_connections"] // outcome["enough"]
     assert f"connections: {workers} workers of {outcome['enough']}; with more" in said

@@ -60,7 +60,11 @@ def sweep(routes: Routes, sizes: list[int], seconds: int) -> Rows:
     """Ask for all routes with pools of several sizes, upwards and downwards in turn."""
     best: Rows = {}
     for size in [*sizes, *reversed(sizes)]:
+<% if cookiecutter.sync_bridge == "yes" %>
+        with serve(POOL_SIZE=str(size), SYNC_POOL_SIZE=str(max(1, size // 4))) as service:
+<% else %>
         with serve(POOL_SIZE=str(size)) as service:
+<% endif %>
             # It opens its connections.
             routes.ask(service, list(routes.weights), CLIENTS_OF_POOL, seconds)
             row = routes.divide(service, list(routes.weights), CLIENTS_OF_POOL, 2 * seconds)

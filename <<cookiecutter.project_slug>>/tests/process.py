@@ -25,8 +25,7 @@ START_LIMIT = 30
 POOL = {
     "POOL_SIZE": "20",
 <% if cookiecutter.sync_bridge == "yes" %>
-    # A part of POOL_SIZE, whichever that is.
-    "SYNC_POOL_SIZE": "0",
+    "SYNC_POOL_SIZE": "5",
 <% endif %>
     "MAX_OVERFLOW": "0",
     "POOL_TIMEOUT": "3",
