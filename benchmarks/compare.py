@@ -5,6 +5,7 @@ This runs in a generated service, by its own Python: see `run.py`.
 
 import asyncio
 import json
+import os
 import random
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -15,16 +16,18 @@ from operator import itemgetter
 from uuid import uuid4
 
 from app.models import User
-from bench.load import Figures, load, migrated_database, serve
+from bench.load import Figures, load
+from dev import database
 from sqlalchemy import URL, insert
 from sqlalchemy.ext.asyncio import create_async_engine
+from tests.process import SETTINGS, serve
 
 # Users in the database, and clients that ask again as soon as they are answered.
 USERS = 10_000
 CLIENTS = 64
 
 # Seconds in which a new process opens its connections and warms up.
-WARM_UP = 0.3
+WARM_UP = 1
 
 # More than any of them answers, so that nobody is created twice.
 A_SECOND = 10_000
@@ -84,7 +87,9 @@ class Size:
 @contextmanager
 def filled_database() -> Iterator[URL]:
     """Give a database with `USERS` users, whose ids begin with 1. Raises NoServer."""
-    with migrated_database() as url:
+    os.environ.update(SETTINGS)
+    name = f"bench_{uuid4().hex}"
+    with database.running() as server, database.migrated(server, name) as url:
         asyncio.run(fill(url))
         yield url
 
@@ -117,9 +122,9 @@ def requests(request: str, count: int) -> Iterator[tuple[str, str, str]]:
                 yield "PATCH", f"/users/{user}", json.dumps({"full_name": f"Somebody {n % 1000}"})
 
 
-def measure(address: str, request: str, seconds: float) -> Figures:
+def measure(address: str, request: str, seconds: int) -> Figures:
     """Ask a service for some seconds."""
-    wanted = requests(request, int(A_SECOND * seconds))
+    wanted = requests(request, A_SECOND * seconds)
     return load(address, wanted, CLIENTS, seconds, **{"content-type": "application/json"})
 
 
@@ -128,7 +133,7 @@ def count_comparisons(rounds: int) -> int:
     return rounds * sum(len(variant.requests) for variant in VARIANTS)
 
 
-def compare(*, pool_size: int, rounds: int, seconds: float, report: Report) -> list[Result]:
+def compare(*, pool_size: int, rounds: int, seconds: int, report: Report) -> list[Result]:
     """Measure all variants in short turns, so that a noisy moment of the machine hits them all."""
     taken: dict[tuple[str, str], list[Figures]] = {
         (variant.key, request): [] for variant in VARIANTS for request in variant.requests
@@ -168,7 +173,7 @@ def share(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
-def sweep(*, sizes: Sequence[int], rounds: int, seconds: float, report: Report) -> list[Size]:
+def sweep(*, sizes: Sequence[int], rounds: int, seconds: int, report: Report) -> list[Size]:
     """Measure this service with pools of several sizes, upwards and downwards in turn.
 
     The best round of each size counts: whatever else the machine does only slows it down.

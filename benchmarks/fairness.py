@@ -16,8 +16,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import uvloop
-from bench.load import serve
 from compare import USERS, WARM_UP, filled_database, measure
+from tests.process import serve
 
 CLIENTS = 1000
 CONNECTIONS = 20

@@ -38,7 +38,7 @@ def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--seconds", type=float, default=1.2, help="each measurement takes")
+    parser.add_argument("--seconds", type=int, default=1, help="each measurement takes")
     parser.add_argument("--rounds", type=int, default=3, help="of all variants in turn")
     parser.add_argument("--pool-size", type=int, default=20, help="in the comparison")
     parser.add_argument(

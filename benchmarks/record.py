@@ -290,7 +290,7 @@ def legend(text: str, labels: dict[str, str]) -> str:
 async def run(database: Server, folder: Path, scale: float) -> dict[str, Any]:
     """Run the service and Prometheus, play, and return what was seen."""
     url = database.url.render_as_string(hide_password=False)
-    async with serve("shop:app", **SHOP, DATABASE_URL=url) as service:
+    with serve("shop:app", **SHOP, DATABASE_URL=url) as service:
         [port] = re.findall(r"Metrics: http://[\d.]+:(\d+)/", service.log.read_text())
         with prometheus(folder, f"127.0.0.1:{port}") as address:
             # Some scrapes of the service at rest, from which the first rates begin.

@@ -64,7 +64,8 @@ def rendered(database: str) -> Iterator[tuple[Path, str, dict[str, str]]]:
         cookiecutter = [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "--no-input"]
         run([*cookiecutter, "--default-config", "--output-dir", folder, *answers], Path(folder))
         project = Path(folder, "my-service")
-        run(["uv", "sync", "--quiet", "--group", "bench"], project)
+        run(["uv", "sync", "--quiet"], project)
+        run(["uv", "pip", "install", "--quiet", "matplotlib>=3.10"], project)
         python = str(project / ".venv" / "bin" / "python")
         yield (
             project,
@@ -184,7 +185,7 @@ def read_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5, help="of all variants in turn")
-    parser.add_argument("--seconds", type=float, default=2.0, help="each measurement takes")
+    parser.add_argument("--seconds", type=int, default=2, help="each measurement takes")
     parser.add_argument("--pool-sizes", type=int, nargs="+", default=[1, 2, 5, 10, 20, 50])
     parser.add_argument("--fairness-seconds", type=float, default=10.0, help="fairness takes")
     parser.add_argument(

@@ -4,14 +4,13 @@ import json
 import os
 import re
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 from conftest import Service, copy_service, environment, python, run
 
 READ, LIST = "GET /users/{user_id}", "GET /users"
 CREATE, CHANGE = "POST /users", "PATCH /users/{user_id}"
-QUICK = ("--seconds=0.2", "--rounds=1")
+QUICK = ("--rounds=1",)
 
 # A service without the example, whose routes need each other's rows, a token, and a text that no
 # schema tells.
@@ -161,10 +160,10 @@ def test_bench(service: Service, tmp_path: Path) -> None:
     (project / ".env").write_text("MIGRATION_DATABASE_URL=wrong\nDATABASE_READ_URL=wrong\n")
     words = f"{' '.join(QUICK)} --pool-sizes 2 5"
     said = run("make", "bench", f"ARGS={words}", cwd=project).stdout
-    results = project / "bench" / "results"
-    outcome = json.loads((results / "bench.json").read_text())
+    outcome = json.loads((project / "bench/results.json").read_text())
 
     assert set(outcome["routes"]) == {LIST, CREATE, READ, CHANGE}
+    fastest = max(row["rate"] for row in outcome["routes"].values())
     for name, row in outcome["routes"].items():
         assert row["rate"] > 0
         assert 0 < row["p50"] <= row["p99"]
@@ -173,25 +172,22 @@ def test_bench(service: Service, tmp_path: Path) -> None:
         assert min(row["waiting"], row["database"], row["rest"]) >= 0
         assert row["waiting"] + row["database"] + row["rest"] == pytest.approx(1)
         parts = " +".join(f"{row[part]:.0%}" for part in ("waiting", "database", "rest"))
-        assert re.search(rf"  {re.escape(name)} +{row['rate']:,.0f} .* {parts}\n", said)
-    assert f"Left out: DELETE {READ.partition(' ')[2]}: a row can be deleted only once" in said
+        [bar] = re.findall(rf"  {re.escape(name)} +{row['rate']:,.0f} .* {parts}  (w*d*r*)\n", said)
+        assert abs(len(bar) - 40 * row["rate"] / fastest) < 2
+        assert abs(bar.count("d") - row["database"] * len(bar)) < 2
+    assert f"Left out: DELETE {READ.partition(' ')[2]}: a row can be deleted only once\n" in said
     assert list(outcome["pool_sizes"]) == ["2", "5"]
     assert all(row["errors"] == 0 for row in outcome["pool_sizes"].values())
     assert outcome["enough"] in (2, 5)
     assert f"POOL_SIZE={outcome['enough']} is enough" in said
     for size, row in outcome["pool_sizes"].items():
         assert re.search(
-            rf"^  {size} +{row['rate']:,.0f} .* {row['waiting']:.0%}$", said, re.MULTILINE
+            rf"^  {size} +{row['rate']:,.0f} .* {row['waiting']:.0%} +\d+%  w*r*$",
+            said,
+            re.MULTILINE,
         )
     workers = outcome["max_connections"] // outcome["enough"]
     assert f"connections: {workers} workers of {outcome['enough']}; with more" in said
-
-    chart = results / "bench.svg"
-    assert ElementTree.parse(chart).getroot().tag == "{http://www.w3.org/2000/svg}svg"
-    # Its letters are drawn, and said in comments.
-    shown = "\n".join(re.findall("<!-- (.*) -->", chart.read_text()))
-    for text in (*outcome["routes"], outcome["server"], f"enough: {outcome['enough']}", "waiting"):
-        assert text in shown
 
 
 def test_it_says_where_the_time_goes(service: Service, tmp_path: Path) -> None:
@@ -202,7 +198,7 @@ def test_it_says_where_the_time_goes(service: Service, tmp_path: Path) -> None:
     main.write_text(main.read_text().replace("users", "slow"))
     run("make", "bench", f"ARGS={' '.join(QUICK)} --pool-sizes 2 50", cwd=project)
 
-    outcome = json.loads((project / "bench" / "results" / "bench.json").read_text())
+    outcome = json.loads((project / "bench" / "results.json").read_text())
     routes = outcome["routes"]
     assert routes["GET /database"]["database"] > 0.7
     assert routes["GET /task"]["rest"] > 0.9
@@ -213,7 +209,7 @@ def test_it_says_where_the_time_goes(service: Service, tmp_path: Path) -> None:
 
 def test_a_sleep_in_a_route_is_caught_by_name(service: Service, tmp_path: Path) -> None:
     project = copy_service(service, tmp_path / "my-service")
-    bench = ("-m", "bench", "--seconds=0.2", "--rounds=4")
+    bench = ("-m", "bench", "--rounds=2")
     assert "--save" in python(project, *bench, "--check", code=1)
     python(project, *bench, "--save")
     file = project / "bench" / "baseline.json"
@@ -260,7 +256,7 @@ def test_bench_of_other_routes(service: Service, tmp_path: Path) -> None:
         *("DELETE /rooms/{room}", "HEAD /rooms", "GET /broken", "POST /tree", "GET /events"),
     }
     assert "its schema has no end" in left["POST /tree"]
-    assert "its answer goes on for more than 3 s" in left["GET /events"]
+    assert "it gave no whole answer within 3 s" in left["GET /events"]
     assert "no text for isbn found that matches ^[0-9]{3}-[0-9]+$" in left[f"POST {books}"]
     assert 'answered 418: {"detail":"a teapot"}' in left["GET /broken"]
     assert "wrk waits for the body" in left["HEAD /rooms"]
@@ -313,7 +309,7 @@ def measured(project: Path, said: str) -> set[str]:
 def test_what_cannot_be_measured_is_refused(service: Service) -> None:
     for words, reason in {
         "--rounds 0": "take numbers above 0",
-        "--seconds nan": "take numbers above 0",
+        "--seconds nan": "invalid int value",
         "--pool-sizes 5 1001": "take numbers above 0, up to 1000",
         "--save --check": "not allowed with argument",
     }.items():

@@ -1,23 +1,24 @@
 """`python -m bench`: measure this service's routes, and find its pool's size."""
 
-import argparse
 import json
 import logging
+import os
 import shutil
 import sys
-from collections.abc import Mapping
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
 from operator import itemgetter
 from typing import Any
+from uuid import uuid4
 
 from sqlalchemy import URL
 
-from bench.load import Figures, load, migrated_database, serve
+from bench.load import Figures, load
 from bench.routes import Routes
 from dev import database
-from tests.process import PROJECT
+from tests.process import PROJECT, SETTINGS, serve
 
-BASELINE = PROJECT / "bench" / "baseline.json"
-RESULTS = PROJECT / "bench" / "results"
+BASELINE = PROJECT / "bench/baseline.json"
+RESULTS = PROJECT / "bench/results.json"
 
 # Few for a single route, so that one that only waits is slower too; more for sizes of the pool.
 CLIENTS, CLIENTS_OF_POOL = 4, 64
@@ -29,23 +30,20 @@ ALLOWED, TRIES = 0.8, 3
 # A pool is large enough when larger ones bring less than this share more.
 ENOUGH = 0.95
 
-UNITS = "requests a second, milliseconds, share of the reference, shares of a request's time"
-FORMATS = {"rate": ",.0f", "p50": ".1f", "p99": ".1f", "errors": ".0f", "share": ".2f"}
-FORMATS |= {"waiting": ".0%", "database": ".0%", "rest": ".0%"}
-
-BARE = [("GET", "/", "")]
-
-# The first that is tried.
-METRICS_PORT = "9464"
+UNITS = "requests a second, milliseconds, share of the reference, parts of a request's time"
+PARTS = {"waiting": ".0%", "database": ".0%", "rest": ".0%"}
+FORMATS = {"rate": ",.0f", "p50": ".1f", "p99": ".1f", "errors": ".0f", "share": ".2f"} | PARTS
 
 
-def measure(
-    routes: Routes, names: list[str], reference: str, options: argparse.Namespace
-) -> dict[str, Figures]:
+# By a route's name, or a pool's size.
+Rows = dict[Any, Figures]
+
+
+def measure(routes: Routes, names: list[str], reference: str, options: Namespace) -> Rows:
     """Measure routes, each in turn with the reference, so that noise hits both."""
     taken: dict[str, list[Figures]] = {name: [] for name in names}
     for name in options.rounds * names:
-        bare = load(reference, BARE, CLIENTS, options.seconds)
+        bare = load(reference, [("GET", "/", "")], CLIENTS, options.seconds)
         row = routes.ask(routes.service, [name], CLIENTS, options.seconds)
         taken[name].append(row | {"share": row["rate"] / max(1, bare["rate"])})
     rows = {}
@@ -58,114 +56,92 @@ def measure(
     return rows
 
 
-def check(routes: Routes, reference: str, options: argparse.Namespace) -> None:
-    """Raise SystemExit that names the routes which are slower than their baseline."""
-    baseline: dict[str, float] = json.loads(BASELINE.read_text())
-    names = [name for name in baseline if name in routes.weights]
-    said = [f"{name}: not measured" for name in baseline if name not in routes.weights]
-    for _ in range(TRIES):
-        rows = measure(routes, names, reference, options)
-        show(f"{CLIENTS} clients", rows)
-        names = [name for name in names if rows[name]["lucky_share"] < ALLOWED * baseline[name]]
-        if not names:
-            break
-    for name in names:
-        said.append(f"{name}: {rows[name]['lucky_share'] / baseline[name]:.0%} of its baseline")
-    if said:
-        sys.exit("\nSlower than before:\n  " + "\n  ".join(said))
-    print("\nNo route is slower than its baseline.")
-
-
-def sweep(routes: Routes, sizes: list[int], seconds: float) -> dict[int, Figures]:
+def sweep(routes: Routes, sizes: list[int], seconds: int) -> Rows:
     """Ask for all routes with pools of several sizes, upwards and downwards in turn."""
-    best: dict[int, Figures] = {}
+    best: Rows = {}
     for size in [*sizes, *reversed(sizes)]:
-        with serve("app.main:app", POOL_SIZE=str(size), METRICS_PORT=METRICS_PORT) as service:
+<% if cookiecutter.sync_bridge == "yes" %>
+        with serve(POOL_SIZE=str(size), SYNC_POOL_SIZE=str(max(1, size // 4))) as service:
+<% else %>
+        with serve(POOL_SIZE=str(size)) as service:
+<% endif %>
             # It opens its connections.
-            routes.ask(service, list(routes.weights), CLIENTS_OF_POOL, seconds / 3)
-            row = routes.divide(service, list(routes.weights), CLIENTS_OF_POOL, seconds)
+            routes.ask(service, list(routes.weights), CLIENTS_OF_POOL, seconds)
+            row = routes.divide(service, list(routes.weights), CLIENTS_OF_POOL, 2 * seconds)
         # A busy worker lets all the rest of the time look like the database's.
-        del row["database"], row["rest"]
+        row["rest"] += row.pop("database")
         # Whatever else the machine does only slows it down.
         best[size] = max(best.get(size, row), row, key=itemgetter("rate"))
-    show(f"All, {CLIENTS_OF_POOL} clients, by POOL_SIZE", best)
     return best
 
 
-def show(title: str, rows: Mapping[Any, Figures]) -> None:
-    """Print those figures that there are as a table."""
+def show(title: str, rows: Rows) -> None:
+    """Print a table of those figures that there are, with a bar for each rate and its parts."""
     columns = [key for key in FORMATS if all(key in row for row in rows.values())]
     print(f"\n{title}: {UNITS}\n{'':40}" + "".join(f"{key:>9}" for key in columns))
-    for name, row in rows.items():
+    longest = max((row["rate"] for row in rows.values()), default=0) or 1
+    for case, row in rows.items():
         numbers = "".join(f"{row[key]:9{FORMATS[key]}}" for key in columns)
-        print(f"  {name:<38}{numbers}", flush=True)
+        bar = (key[0] * round(40 * row["rate"] / longest * row.get(key, 0)) for key in PARTS)
+        print(f"  {case:<38}{numbers}  {''.join(bar)}".rstrip(), flush=True)
 
 
-def run(url: URL, options: argparse.Namespace) -> None:
+def run(url: URL, options: Namespace) -> None:
     """Do what the command line asks for."""
     allowed = database.max_connections(url)
     sizes = [size for size in options.pool_sizes if size <= allowed]
+    if sizes != options.pool_sizes:
+        print(f"--pool-sizes: the server allows {allowed} connections")
     if not sizes:
-        raise RuntimeError(f"--pool-sizes: the server allows {allowed} connections")
-    for size in set(options.pool_sizes).difference(sizes):
-        print(f"Left out: POOL_SIZE={size}: the server allows {allowed} connections")
-    # Metrics cost a few requests a second, which a baseline leaves out.
-    port = "" if options.check or options.save else METRICS_PORT
-    with (
-        serve("app.main:app", METRICS_PORT=port) as service,
-        serve("bench.reference:app") as reference,
-    ):
+        sys.exit(1)
+    baseline = json.loads(BASELINE.read_text()) if options.check else {}
+    with serve() as service, serve("bench.reference:app") as reference:
         routes = Routes(service)
-        names = list(routes.weights)
-        # They open their connections.
-        load(reference.url, BARE, CLIENTS, options.seconds)
-        routes.ask(service, names, CLIENTS, options.seconds)
-        if options.check:
-            return check(routes, reference.url, options)
-        rows = measure(routes, names, reference.url, options)
-        if not options.save:
-            # By one client: several wait for the worker, which would look like the database.
-            for name in names:
-                rows[name] = routes.divide(service, [name], 1, 3 * options.seconds) | rows[name]
+        rows: Rows = {}
+        slow = list(routes.weights)
+        for _ in range(TRIES):
+            rows |= measure(routes, slow, reference.url, options)
+            least = {name: ALLOWED * baseline.get(name, 0) for name in slow}
+            slow = [name for name in slow if rows[name]["lucky_share"] < least[name]]
+        # By one client: several wait for the worker, which would look like the database.
+        for name in rows if options.metrics else ():
+            rows[name] = routes.divide(service, [name], 1, options.seconds) | rows[name]
     show(f"{CLIENTS} clients", rows)
+    if options.check:
+        parts = {name: rows[name]["lucky_share"] / baseline[name] for name in slow}
+        said = [f"{name}: {part:.0%} of its baseline" for name, part in parts.items()]
+        said += [f"{name}: not measured" for name in baseline if name not in rows]
+        if said:
+            sys.exit("\nSlower than before:\n  " + "\n  ".join(said))
+        return print("\nNo route is slower than its baseline.")
     if options.save:
-        baseline = {name: round(row["share"], 4) for name, row in rows.items()}
-        BASELINE.write_text(json.dumps(baseline, indent=2) + "\n")
+        shares = {name: round(row["share"], 4) for name, row in rows.items()}
+        BASELINE.write_text(json.dumps(shares, indent=2) + "\n")
         return print(f"\nWritten: {BASELINE}")
-    pools = sweep(routes, sizes, 3 * options.seconds)
+    pools = sweep(routes, sizes, options.seconds)
+    show(f"All, {CLIENTS_OF_POOL} clients, by POOL_SIZE", pools)
     most = max(row["rate"] for row in pools.values())
-    least = min(size for size, row in pools.items() if row["rate"] >= ENOUGH * most)
+    enough = min(size for size, row in pools.items() if row["rate"] >= ENOUGH * most)
     print(
-        f"\nPOOL_SIZE={least} is enough: more bring less than 5 % more requests. A server further"
-        f" away needs more.\nIt allows {allowed} connections: {allowed // least} workers of {least};"
+        f"\nPOOL_SIZE={enough} is enough: more bring less than 5 % more requests. A server further"
+        f" away needs more.\nIt allows {allowed} connections: {allowed // enough} workers of {enough};"
         f" with more workers divide {allowed} by their number."
     )
-    outcome = {
-        "server": database.describe(url).partition(" (")[0],
-        "routes": rows,
-        "pool_sizes": pools,
-        "enough": least,
-        "max_connections": allowed,
-    }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "bench.json").write_text(json.dumps(outcome, indent=2) + "\n")
-    # Nothing else here needs matplotlib.
-    from bench import chart
-
-    chart.draw(outcome, RESULTS / "bench.svg")
-    print(f"\nWritten: {RESULTS}/bench.json, bench.svg")
+    outcome: dict[str, Any] = {"server": database.describe(url).partition(" (")[0]}
+    outcome |= {"max_connections": allowed}
+    outcome |= {"routes": rows, "pool_sizes": pools, "enough": enough}
+    RESULTS.write_text(json.dumps(outcome, indent=2) + "\n")
+    print(f"\nWritten: {RESULTS}")
 
 
 def main() -> None:
     """Read the command line, and measure on a database of its own."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench", formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = ArgumentParser("python -m bench", formatter_class=ArgumentDefaultsHelpFormatter)
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--save", action="store_true", help="keep the routes' shares as a baseline")
     mode.add_argument("--check", action="store_true", help="fail if one fell by more than 20 %%")
-    parser.add_argument("--seconds", type=float, default=0.3, help="each measurement takes")
-    parser.add_argument("--rounds", type=int, default=9, help="of all routes in turn")
+    parser.add_argument("--seconds", type=int, default=1, help="each measurement takes")
+    parser.add_argument("--rounds", type=int, default=4, help="of all routes in turn")
     parser.add_argument(
         "--pool-sizes", type=int, nargs="+", default=[<% if cookiecutter.sync_bridge == "no" %>1, <% endif %>2, 5, 10, 20, 50], help="to try out"
     )
@@ -178,8 +154,11 @@ def main() -> None:
         sys.exit('There is no bench/baseline.json: write one by `make bench ARGS="--save"`.')
     # Drivers and clients tell of things that are no matter here.
     logging.basicConfig(level=logging.ERROR)
+    # Metrics cost a few requests a second, which a baseline leaves out.
+    options.metrics = not (options.save or options.check)
+    os.environ.update(SETTINGS, METRICS_PORT="9464" if options.metrics else "")
     try:
-        with migrated_database() as url:
+        with database.running() as server, database.migrated(server, f"bench_{uuid4().hex}") as url:
             run(url, options)
     except (database.NoServer, RuntimeError) as reason:
         sys.exit(str(reason))

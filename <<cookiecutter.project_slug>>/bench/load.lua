@@ -11,8 +11,6 @@ function init()
       last = last % #requests + 1
       return requests[last]
    end
-   print("READY")
-   io.flush()
 end
 
 -- Times come in microseconds.
@@ -22,7 +20,7 @@ function done(summary, latency)
       errors = errors + count
    end
    io.write(string.format(
-      'FIGURES {"rate": %f, "p50": %f, "p99": %f, "errors": %d}\n',
+      '{"rate": %f, "p50": %f, "p99": %f, "errors": %d}\n',
       summary.requests / summary.duration * 1e6, latency:percentile(50) / 1e3,
       latency:percentile(99) / 1e3, errors
    ))

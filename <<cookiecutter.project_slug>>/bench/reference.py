@@ -17,4 +17,4 @@ app = FastAPI()
 async def ask() -> int:
     """Ask for a number."""
     async with engine.connect() as connection:
-        return int((await connection.execute(text("SELECT 1"))).scalar_one())
+        return int(await connection.scalar(text("SELECT 1")))

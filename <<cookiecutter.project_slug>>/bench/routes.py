@@ -1,15 +1,15 @@
 """The routes to measure: from the OpenAPI document and `scenario.py`, with rows to ask for."""
 
-import itertools
+import asyncio
 import json
 import random
 import re
 from contextlib import suppress
-from time import monotonic
+from itertools import count
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
-from httpx2 import Client, HTTPError, Limits
+from httpx2 import Client, HTTPError, Response
 
 from bench import scenario
 from bench.load import Figures, Request, load, spent
@@ -22,23 +22,14 @@ ROWS = 300
 LONGEST = 3
 
 # Texts to try, that of a schema's format first; any of them may match its pattern.
-TEXTS = {
-    "": "x{n}",
-    "digits": "{n}",
-    "email": "{n}@example.com",
-    "uri": "https://example.com/{n}",
-    "phone": "+{n:011}",
-    "file": "x{n}.txt",
-    "uuid": "00000000-0000-4000-8000-{n:012}",
-    "date": "2026-01-01",
-    "date-time": "2026-01-01T00:00:00Z",
-    "time": "12:00:00",
-    "duration": "PT1H",
-}
+TEXTS = {"": "x{n}", "email": "{n}@example.com", "uri": "https://example.com/{n}"}
+TEXTS |= {"digits": "{n}", "phone": "+{n:011}", "uuid": "00000000-0000-4000-8000-{n:012}"}
+TEXTS |= {"date": "2026-01-01", "date-time": "2026-01-01T00:00:00Z", "time": "12:00:00"}
+TEXTS |= {"duration": "PT1H", "file": "x{n}.txt"}
 
-Row = dict[str, str]
+NEVER = {"DELETE": "a row can be deleted only once", "HEAD": "wrk waits for the body it has not"}
 
-numbers = itertools.count(1)
+numbers = count(1)
 
 
 class LeftOut(Exception):
@@ -51,22 +42,18 @@ class Routes:
     def __init__(self, service: Process) -> None:
         """Ask each route of the OpenAPI document once. Raises RuntimeError."""
         self.service = service
-        # It may close a connection after an error, while the next request is on its way.
-        limits = Limits(max_keepalive_connections=0)
-        self._client = Client(base_url=service.url, limits=limits, timeout=LONGEST)
-        answer = self._client.get("/openapi.json")
-        if answer.status_code != 200:
+        with Client(base_url=service.url) as client:
+            answer = client.get("/openapi.json")
+            self._headers = {"content-type": "application/json", **scenario.headers(client)}
+        if answer.is_error:
             raise RuntimeError("The service gives no /openapi.json to make requests from.")
-        self._headers = {"content-type": "application/json", **scenario.headers(self._client)}
-        self._client.headers.update(self._headers)
-        self._schemas = answer.json().get("components", {}).get("schemas")
-        paths = answer.json()["paths"]
+        document = answer.json()
+        self._schemas, paths = document.get("components", {}).get("schemas"), document["paths"]
         self._operations = {
             f"{verb.upper()} {path}": paths[path][verb] for path in paths for verb in paths[path]
         }
-        self._keys = {key for name in self._operations for key in re.findall(r"/{(\w+_id)}", name)}
-        # By what ends with a path's last parameter; a path that has none needs no row.
-        self._rows: dict[str, list[Row]] = {"": [{}]}
+        # The paths of rows, such as /orders/1, by /orders/{order_id}.
+        self._rows = {"": [""]}
         named = scenario.WEIGHTS.keys() | scenario.BODIES.keys() | scenario.QUERIES.keys()
         if wrong := sorted(named - self._operations.keys()):
             raise RuntimeError(f"bench/scenario.py: the service has no {', '.join(wrong)}")
@@ -75,10 +62,6 @@ class Routes:
         self.weights: dict[str, int] = {}
         for name in names or self._operations:
             try:
-                if name.startswith("DELETE "):
-                    raise LeftOut("a row can be deleted only once")
-                if name.startswith("HEAD "):
-                    raise LeftOut("wrk waits for the body that it has not")
                 if weight := scenario.WEIGHTS.get(name, 1):
                     self._ask(name)
                     self.weights[name] = weight
@@ -87,15 +70,14 @@ class Routes:
         if not self.weights:
             raise RuntimeError("There is no route to measure: see bench/scenario.py")
 
-    def ask(self, service: Process, names: list[str], clients: int, seconds: float) -> Figures:
+    def ask(self, service: Process, names: list[str], clients: int, seconds: int) -> Figures:
         """Ask a service for a mix of routes, by their weights, for some seconds."""
         weights = [self.weights[name] for name in names]
-        # More than a worker answers, so that nothing is created twice; reads may come again.
-        writes = any(not name.startswith("GET ") for name in names)
-        wanted = random.choices(names, weights, k=int(10_000 * (seconds + 0.5)) if writes else 1000)
-        return load(service.url, map(self._request, wanted), clients, seconds, **self._headers)
+        # More than a worker answers, so that nothing is created twice.
+        requests = map(self._request, random.choices(names, weights, k=10_000 * seconds))
+        return load(service.url, requests, clients, seconds, **self._headers)
 
-    def divide(self, service: Process, names: list[str], clients: int, seconds: float) -> Figures:
+    def divide(self, service: Process, names: list[str], clients: int, seconds: int) -> Figures:
         """Ask, and see in the service's metrics where the time of a request goes."""
         before = spent(service)
         figures = self.ask(service, names, clients, seconds)
@@ -105,73 +87,73 @@ class Routes:
         rest = 1 - (waiting + database) / whole
         return figures | {"waiting": waiting / whole, "database": database / whole, "rest": rest}
 
-    def _request(self, name: str, row: Row | None = None) -> Request:
+    def _ask(self, name: str) -> Response:
+        """Ask for a route once. Raises LeftOut."""
+
+        async def send(method: str, path: str, body: str) -> Response:
+            async with asyncio.timeout(LONGEST), self.service.client() as client:
+                return await client.request(method, path, content=body, headers=self._headers)
+
+        if reason := NEVER.get(name.partition(" ")[0]):
+            raise LeftOut(reason)
+        try:
+            answer = asyncio.run(send(*self._request(name)))
+        except (HTTPError, TimeoutError) as error:
+            raise LeftOut(f"it gave no whole answer within {LONGEST} s: {error!r}") from None
+        except RecursionError:
+            raise LeftOut("its schema has no end; see bench/scenario.py") from None
+        if answer.is_error:
+            raise LeftOut(f"answered {answer.status_code}: {answer.text[:200]}")
+        return answer
+
+    def _request(self, name: str) -> Request:
         """Return a request for a route. Raises LeftOut."""
         operation, (method, _, path) = self._operations[name], name.partition(" ")
-        row = row or self._row(path)
-        path = path.format_map({key: quote(value, safe="") for key, value in row.items()})
         given = {
             one["name"]: self._value(one["schema"], one["name"])
             for one in operation.get("parameters", [])
             if one["in"] == "query" and one.get("required") and name not in scenario.QUERIES
         }
-        if query := scenario.QUERIES.get(name) or urlencode(given, doseq=True):
-            path += f"?{query}"
+        query = scenario.QUERIES.get(name) or urlencode(given, doseq=True)
+        path = f"{self._path(path)}?{query}".rstrip("?")
+        content = operation.get("requestBody", {}).get("content", {})
         if make := scenario.BODIES.get(name):
             return method, path, json.dumps(make(next(numbers)))
-        if "requestBody" not in operation:
+        if not content:
             return method, path, ""
-        content = operation["requestBody"]["content"]
         if "application/json" not in content:
             raise LeftOut(f"it takes {', '.join(content)}; see bench/scenario.py")
         return method, path, json.dumps(self._value(content["application/json"]["schema"]))
 
-    def _ask(self, name: str, row: Row | None = None) -> Any:
-        """Ask once; return what the answer holds. Raises LeftOut."""
-        try:
-            method, path, body = self._request(name, row)
-            with self._client.stream(method, path, content=body or None) as answer:
-                content, end = b"", monotonic() + LONGEST
-                for part in answer.iter_bytes():
-                    content += part
-                    if monotonic() > end:
-                        raise LeftOut(f"its answer goes on for more than {LONGEST} s")
-        except HTTPError as error:
-            raise LeftOut(f"it gave no answer: {error!r}") from None
-        except RecursionError:
-            raise LeftOut("its schema has no end; see bench/scenario.py") from None
-        if answer.status_code >= 400:
-            raise LeftOut(f"answered {answer.status_code}: {content.decode()[:200]}")
-        if content and answer.headers.get("content-type") == "application/json":
-            return json.loads(content)
-        return None
-
-    def _row(self, path: str) -> Row:
-        """Return what stands for a path's parameters: made or found once. Raises LeftOut."""
+    def _path(self, path: str) -> str:
+        """Return a path with a row that was made or found in it. Raises LeftOut."""
         kind = path[: path.rfind("}") + 1]
         if kind not in self._rows:
             rows = self._rows[kind] = []
             home, _, key = kind[:-1].rpartition("/{")
             for name in (f"POST {home}", f"POST {home}/", f"GET {home}", f"GET {home}/"):
-                with suppress(LeftOut):
+                # What is no JSON has none.
+                with suppress(LeftOut, ValueError):
                     while name in self._operations and len(rows) < ROWS:
-                        parent = self._row(home)
-                        ids = ids_in(self._ask(name, parent), key)
-                        rows += [{**parent, key: str(id_)} for id_ in ids]
+                        answer = self._ask(name)
+                        at, ids = answer.url.raw_path.decode(), ids_in(answer.json(), key)
+                        at = at.partition("?")[0].rstrip("/")
+                        rows += [f"{at}/{quote(str(id_), safe='')}" for id_ in ids]
                         if not ids or name.startswith("GET "):
                             break
         if not self._rows[kind]:
             raise LeftOut(f"{kind} was neither made nor found; see bench/scenario.py")
-        return random.choice(self._rows[kind])
+        return random.choice(self._rows[kind]) + path[len(kind) :]
 
     def _value(self, schema: Any, name: str = "") -> Any:
         """Return a value that a schema allows, each time another one. Raises LeftOut."""
         # A field such as customer_id has one of /customers/{customer_id}.
-        for operation in self._operations if name in self._keys else ():
+        for operation in self._operations if name.endswith("_id") and "type" in schema else ():
             before, found, _ = operation.partition(f"/{{{name}}}")
             with suppress(LeftOut):
-                if found and "type" in schema:
-                    value = self._row(before.partition(" ")[2] + found)[name]
+                if found:
+                    path = self._path(before.partition(" ")[2] + found)
+                    value = unquote(path.rpartition("/")[2])
                     return int(value) if schema["type"] == "integer" else value
         n = next(numbers)
         match schema:
@@ -186,8 +168,7 @@ class Routes:
             case {"type": "boolean"}:
                 return True
             case {"type": "array"}:
-                count = range(schema.get("minItems", 1))
-                return [self._value(schema["items"], name) for _ in count]
+                return [self._value(schema["items"]) for _ in range(schema.get("minItems", 1))]
             case {"type": "object"}:
                 fields = schema.get("properties", {})
                 # A change has none that must be there: send one.

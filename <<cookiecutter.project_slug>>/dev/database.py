@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from alembic import command
+from alembic.config import Config
 from sqlalchemy import URL, NullPool, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -23,6 +25,8 @@ from app.core.connect import MAX_CONNECTIONS
 <% endif %>
 from dev import server
 from dev.supervisor import NO_SERVER
+
+PROJECT = Path(__file__).parent.parent
 
 
 class NoServer(Exception):
@@ -54,7 +58,7 @@ def start(project: Path | None = None) -> Server:
 <% endif %>
     supervisor = subprocess.Popen(
         [sys.executable, "-m", "dev.supervisor", *([str(project)] if project else [])],
-        cwd=Path(__file__).parent.parent,
+        cwd=PROJECT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -134,6 +138,16 @@ def temporary(server: URL, name: str) -> Iterator[URL]:
         yield server.set(database=name)
     finally:
         asyncio.run(execute(server, drop))
+
+
+@contextmanager
+def migrated(server: URL, name: str) -> Iterator[URL]:
+    """Give a database that the migrations make, as `DATABASE_URL` of this process and those of it."""
+    with temporary(server, name) as url:
+        os.environ["DATABASE_URL"] = url.render_as_string(hide_password=False)
+        # Also where two lines of revisions are to be joined, which a test says.
+        command.upgrade(Config(toml_file=PROJECT / "pyproject.toml"), "heads")
+        yield url
 
 
 def max_connections(url: URL) -> int:

@@ -13,7 +13,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from alembic import command
 from alembic.config import Config
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
@@ -117,14 +116,12 @@ def alembic() -> Config:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def database_url(alembic: Config) -> Iterator[URL]:
+def database_url() -> Iterator[URL]:
     """Make this process's database, by the migrations, as production's is made."""
     server = make_url(os.environ["TEST_DATABASE_URL"])
-    url = make_url(os.environ["DATABASE_URL"])
-    assert url.database is not None
-    with databases.temporary(server, url.database):
-        # Also where two lines of revisions are to be joined, which a test says.
-        command.upgrade(alembic, "heads")
+    name = make_url(os.environ["DATABASE_URL"]).database
+    assert name is not None
+    with databases.migrated(server, name) as url:
         yield url
 
 
@@ -256,9 +253,9 @@ async def committing_client(app: FastAPI, clean: None) -> AsyncIterator[AsyncCli
 
 
 @pytest.fixture(scope="session", params=["process"])
-async def shared_server() -> AsyncIterator[Process]:
+def shared_server() -> Iterator[Process]:
     """Return the application as production runs it: a process with a port."""
-    async with serve("app.main:app", "--access-log") as process:
+    with serve("app.main:app", "--access-log") as process:
         yield process
 
 

@@ -1,14 +1,14 @@
 """The application as a process of its own."""
 
-import asyncio
 import os
 import re
 import signal
+import subprocess
 import sys
 import tempfile
-from asyncio.subprocess import Process as Child
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +51,7 @@ class Process:
     """A running server: its address, its process, and what it has written."""
 
     url: str
-    child: Child
+    child: subprocess.Popen[bytes]
     log: Path
 
     def client(self) -> AsyncClient:
@@ -63,38 +63,29 @@ class Process:
         return connect(f"{self.url.replace('http', 'ws')}{path}")
 
 
-@asynccontextmanager
-async def serve(
-    application: str = "app.main:app", *options: str, **settings: str
-) -> AsyncIterator[Process]:
+@contextmanager
+def serve(application: str = "app.main:app", *options: str, **settings: str) -> Iterator[Process]:
     """Run `uvicorn` with these settings in its environment, on a port of its own choice."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log")
         with log.open("wb") as output:
-            child = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-m", "uvicorn", application, "--port", "0", "--no-access-log"),
-                *("--timeout-graceful-shutdown", "5", *options),
-                cwd=PROJECT,
-                env=os.environ | settings,
-                stdout=output,
-                stderr=output,
-            )
+            words = [sys.executable, "-m", "uvicorn", application, "--port", "0", "--no-access-log"]
+            words += ["--timeout-graceful-shutdown", "5", *options]
+            env = os.environ | settings
+            child = subprocess.Popen(words, cwd=PROJECT, env=env, stdout=output, stderr=output)
         try:
-            yield Process(await address(child, log), child, log)
+            yield Process(address(child, log), child, log)
         finally:
-            if child.returncode is None:
-                # As Ctrl-C does: without the pause in which readiness says 503.
-                child.send_signal(signal.SIGINT)
-                await child.wait()
+            # As Ctrl-C does: without the pause in which readiness says 503.
+            child.send_signal(signal.SIGINT)
+            child.wait()
 
 
-async def address(child: Child, log: Path) -> str:
+def address(child: subprocess.Popen[bytes], log: Path) -> str:
     """Wait until the server says where it listens. Raises RuntimeError when it does not."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(START_LIMIT):
-            while child.returncode is None:
-                if found := re.search(r"running on (http://\S+)", log.read_text()):
-                    return found[1]
-                await asyncio.sleep(0.02)
+    end = time.monotonic() + START_LIMIT
+    while child.poll() is None and time.monotonic() < end:
+        if found := re.search(r"running on (http://\S+)", log.read_text()):
+            return found[1]
+        time.sleep(0.02)
     raise RuntimeError(f"The server did not start:\n{log.read_text()}")

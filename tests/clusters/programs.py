@@ -408,11 +408,10 @@ async def served(
     """Serve the application with more routes, with options of uvicorn's."""
     settings |= {"DATABASE_URL": url.render_as_string(hide_password=False)}
     settings |= {"PYTHONPATH": str(HERE)}
-    async with (
-        serve("more_routes:app", *options, **settings) as process,
-        AsyncClient(base_url=process.url, timeout=30, limits=Limits(max_connections=50)) as client,
-    ):
-        yield process, client
+    limits = Limits(max_connections=50)
+    with serve("more_routes:app", *options, **settings) as process:
+        async with AsyncClient(base_url=process.url, timeout=30, limits=limits) as client:
+            yield process, client
 
 
 def report(**figures: object) -> None:

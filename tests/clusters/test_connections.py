@@ -28,7 +28,7 @@ OF_SERVER = (
 
 async def warnings(**settings: str) -> list[str]:
     """Return what a service warns of at its start."""
-    async with serve(**settings | SETTINGS) as process:
+    with serve(**settings | SETTINGS) as process:
         said = process.log.read_text()
     return re.findall(r"may open (.* the server allows .*?):", said)
 

@@ -68,16 +68,22 @@ def url_of_both(pair: Pair) -> str:
     return f"{DRIVER}://app@{hosts}/app?target_session_attrs=read-write&sslmode=disable"
 
 
+@asynccontextmanager
+async def served(**settings: str) -> AsyncIterator[AsyncClient]:
+    """Serve the application; give a client of it."""
+    limits = Limits(max_connections=100)
+    with serve(**settings) as process:
+        async with AsyncClient(base_url=process.url, timeout=60, limits=limits) as client:
+            yield client
+
+
 async def test_a_silent_primary_costs_seconds_and_no_row() -> None:
     async with replicated() as pair:
         # What is acknowledged is on the replica, too.
         await pair.primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
         await pair.primary.execute("SELECT pg_reload_conf()")
         async with (
-            serve(DATABASE_URL=url_of_both(pair)) as process,
-            AsyncClient(
-                base_url=process.url, timeout=60, limits=Limits(max_connections=100)
-            ) as client,
+            served(DATABASE_URL=url_of_both(pair)) as client,
             # More than there are connections: all of them are in use, and others wait.
             writing(client, 40) as writers,
         ):

@@ -224,7 +224,7 @@ async def test_workers_are_replaced_and_end_in_order() -> None:
             process.child.send_signal(signal.SIGTERM)
             began = time.monotonic()
             await until(is_draining, 15)
-            await process.child.wait()
+            await asyncio.to_thread(process.child.wait)
             seconds = time.monotonic() - began
         report(seconds_from_sigterm_to_the_end=round(seconds, 1))
         assert seconds < 20

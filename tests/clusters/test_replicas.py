@@ -19,13 +19,13 @@ COUNT = 60
 @asynccontextmanager
 async def served(*workers: str, **settings: str) -> AsyncIterator[list[AsyncClient]]:
     """Serve by some workers, each a process of its own; clients that keep nothing."""
-    async with (
-        serve(**settings) as one,
-        serve(**settings) as other,
-        AsyncClient(base_url=one.url, timeout=60, limits=Limits(max_connections=100)) as first,
-        AsyncClient(base_url=other.url, timeout=60, limits=Limits(max_connections=100)) as second,
-    ):
-        yield [first, second]
+    limits = Limits(max_connections=100)
+    with serve(**settings) as one, serve(**settings) as other:
+        async with (
+            AsyncClient(base_url=one.url, timeout=60, limits=limits) as first,
+            AsyncClient(base_url=other.url, timeout=60, limits=limits) as second,
+        ):
+            yield [first, second]
 
 
 async def status(client: AsyncClient) -> str:

@@ -128,11 +128,10 @@ async def served(
 ) -> AsyncIterator[tuple[Process, AsyncClient]]:
     """Serve on the kept server, by default with routes that get into trouble."""
     url = keeper.url.render_as_string(hide_password=False)
-    async with (
-        serve(application, DATABASE_URL=url, **settings) as process,
-        AsyncClient(base_url=process.url, timeout=60, limits=Limits(max_connections=100)) as client,
-    ):
-        yield process, client
+    limits = Limits(max_connections=100)
+    with serve(application, DATABASE_URL=url, **settings) as process:
+        async with AsyncClient(base_url=process.url, timeout=60, limits=limits) as client:
+            yield process, client
 
 
 async def until_ready(client: AsyncClient, limit: float) -> float:
@@ -242,7 +241,7 @@ async def test_a_restart_in_order_is_survived() -> None:
         # Pooled connections are gone: nobody is told so.
         answers = await asyncio.gather(*(client.get("/users") for _ in range(30)))
         assert {answer.status_code for answer in answers} == {200}
-        assert process.child.returncode is None
+        assert process.child.poll() is None
 
 
 async def test_a_frozen_server_is_answered_for_and_survived() -> None:
@@ -320,7 +319,7 @@ async def test_sigterm_ends_in_order() -> None:
         assert (ready.status_code, ready.json()) == (503, {"detail": "Shutting down"})
         assert (await client.get("/users")).status_code == 200
         assert (await under_way).json() == {"slept": 3.0}
-        await process.child.wait()
+        await asyncio.to_thread(process.child.wait)
         report(seconds_from_sigterm_to_the_end=round(time.monotonic() - began, 1))
 
         assert time.monotonic() - began < 10
@@ -363,7 +362,7 @@ async def test_a_killed_service_leaves_no_query_running() -> None:
         await asyncio.sleep(0.5)
         assert await busy(keeper) == 1
         process.child.kill()
-        await process.child.wait()
+        await asyncio.to_thread(process.child.wait)
         with suppress(TransportError):
             await request
         killed = time.monotonic()

@@ -4,7 +4,7 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -37,9 +37,9 @@ def database(app: FastAPI) -> Database:
 
 
 @pytest.fixture(scope="session", params=["process"])
-async def shared_server(database: Database) -> AsyncIterator[Process]:
+def shared_server(database: Database) -> Iterator[Process]:
     """Return the application as production runs it: a process with a port."""
-    async with serve("tests.core.routes:app", "--access-log") as process:
+    with serve("tests.core.routes:app", "--access-log") as process:
         yield process
 
 

@@ -56,16 +56,14 @@ async def test_the_dashboard_and_the_alerts_ask_for_what_each_worker_exports(
     database: Database,
 ) -> None:
     port = str(random.randrange(20_000, 30_000))
-    async with (
-        serve("tests.core.routes:app", "--workers", "2", METRICS_PORT=port) as server,
-        server.client() as client,
-    ):
+    with serve("tests.core.routes:app", "--workers", "2", METRICS_PORT=port) as server:
         await until(lambda: server.log.read_text().count("startup complete") == 2)
-        assert (await client.get("/people")).status_code == 200
-        # Run again in vain, and answered 503: with that, everything has been counted once.
-        assert (await client.get(f"/fail/{DEADLOCK}")).status_code == 503
         addresses = re.findall(r"Metrics: (http://[\w.:/]+)", server.log.read_text())
-        pages = [(await client.get(address)).text for address in addresses]
+        async with server.client() as client:
+            assert (await client.get("/people")).status_code == 200
+            # Run again in vain, and answered 503: with that, everything has been counted once.
+            assert (await client.get(f"/fail/{DEADLOCK}")).status_code == 503
+            pages = [(await client.get(address)).text for address in addresses]
         # As Ctrl-C does, all at once: SIGTERM, by which one ends another, waits for the balancer.
         for pid in re.findall(r"Started server process \[(\d+)\]", server.log.read_text()):
             os.kill(int(pid), signal.SIGINT)

@@ -77,12 +77,10 @@ async def test_all_is_exported_by_its_name_with_its_unit_and_without_values(
     export = {"OTEL_METRIC_EXPORT_INTERVAL": "100", "OTEL_BSP_SCHEDULE_DELAY": "100"}
     with receiving() as receiver:
         export["OTEL_EXPORTER_OTLP_ENDPOINT"] = receiver.url
-        async with (
-            serve("tests.core.routes:app", **settings, **export) as process,
-            process.client() as client,
-        ):
-            await get_into_everything(client)
-            await until(lambda: receiver.metrics.keys() >= UNITS.keys())
+        with serve("tests.core.routes:app", **settings, **export) as process:
+            async with process.client() as client:
+                await get_into_everything(client)
+                await until(lambda: receiver.metrics.keys() >= UNITS.keys())
         # At its end it sends the rest.
         metrics, spans = receiver.metrics, receiver.spans
         sent = b"".join(body for _, body in receiver.bodies)
