@@ -76,7 +76,8 @@ def environment(**changes: str) -> dict[str, str]:
     """Return the environment of a user's shell that finds uv, with changes."""
     kept = {name: value for name, value in os.environ.items() if not OUTER.fullmatch(name)}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return kept | {"PATH": path} | changes
+    # Beside each other they have the machine's processors among them.
+    return kept | {"PATH": path, "PYTEST_ADDOPTS": "--numprocesses=2"} | changes
 
 
 def run(
