@@ -2,9 +2,15 @@
 
 import asyncio
 import socket
+<% if cookiecutter.database == "mysql" %>
+import sys
+<% endif %>
 from collections.abc import Awaitable, Callable
 from functools import partial
 from inspect import isawaitable
+<% if cookiecutter.database == "mysql" %>
+from types import SimpleNamespace
+<% endif %>
 from typing import Any
 
 <% if cookiecutter.database == "postgresql" %>
@@ -13,6 +19,7 @@ from sqlalchemy import URL, Engine, event, text
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.util.concurrency import await_, in_greenlet
 <% else %>
+from asyncmy import connection as driver
 from asyncmy.connection import Connection as DriverConnection
 from asyncmy.constants.CLIENT import MULTI_STATEMENTS
 from sqlalchemy import URL, Connection, Engine, event, text
@@ -154,6 +161,20 @@ async def is_silent(address: Any, limit: float) -> bool:
             writer.transport.abort()
     return False
 <% else %>
+async def wait_for(answer: Awaitable[Any], timeout: float | None) -> Any:
+    """Wait as `asyncio.wait_for` does from Python 3.12 on.
+
+    That of 3.11, by which the driver waits for each answer, loses a cancellation that comes together
+    with one: https://github.com/python/cpython/issues/86296
+    """
+    async with asyncio.timeout(timeout):
+        return await answer
+
+
+if sys.version_info < (3, 12):
+    vars(driver)["asyncio"] = SimpleNamespace(**vars(asyncio) | {"wait_for": wait_for})
+
+
 def server_limits(statement_timeout: float) -> str:
     """Set a connection's limits, which the server keeps also when this process cannot.
 

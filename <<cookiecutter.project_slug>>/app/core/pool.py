@@ -1,6 +1,8 @@
 """SQLAlchemy's pool, with a line in front of it."""
 
+<% if cookiecutter.database == "postgresql" %>
 import asyncio
+<% endif %>
 import logging
 from collections.abc import Iterable
 <% if cookiecutter.database == "postgresql" %>
@@ -177,11 +179,6 @@ class FairPool(AsyncAdaptedQueuePool):
 
     def _check_out(self, asked: float) -> PoolProxiedConnection:
         """Take a connection into the slot that the caller has; name what prevents it."""
-<% if cookiecutter.database == "mysql" %>
-        task = asyncio.current_task()
-        assert task is not None
-        cancelled = task.cancelling()
-<% endif %>
         try:
             connection = super().connect()
         except MissingGreenlet:
@@ -192,13 +189,6 @@ class FairPool(AsyncAdaptedQueuePool):
                 raise DBAPIError(None, None, error, connection_invalidated=True) from error
             reason = str(error) or type(error).__name__
             raise DatabaseUnavailable(f"The database cannot be reached: {reason}") from error
-<% if cookiecutter.database == "mysql" %>
-        if task.cancelling() > cancelled:
-            # Python 3.11's `wait_for`, by which the driver opens one, loses a cancellation that comes
-            # together with an answer.
-            connection.close()
-            raise asyncio.CancelledError
-<% endif %>
         assert connection.record_info is not None
         connection.record_info["checked_out"] = monotonic()
         return note_holder(connection, asked)

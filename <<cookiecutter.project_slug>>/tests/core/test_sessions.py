@@ -197,3 +197,36 @@ async def test_the_end_does_not_wait_for_a_dead_network(monkeypatch: pytest.Monk
         for writer in writers:
             writer.close()
         proxy.close()
+
+
+def halt() -> None:
+    """Stand still for so long that an answer is there at the loop's next turn."""
+    time.sleep(0.001)
+
+
+@pytest.mark.parametrize("way", ["session", "single statement"])
+async def test_a_cancellation_that_comes_with_an_answer_is_heard(
+    database: Database, queries: Queries, way: str
+) -> None:
+    ones = Read(int, select(literal(1)))
+
+    async def ask() -> None:
+        if way == "session":
+            async with database.session() as session:
+                await session.execute(select(literal(1)))
+                await session.execute(select(literal(2)))
+        else:
+            await queries.all(ones)
+            await queries.all(ones)
+
+    await ask()
+    for turns in range(1, 40):
+        task = asyncio.create_task(ask())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+            halt()
+        if not task.cancel():
+            break
+        await asyncio.wait([task])
+        assert task.cancelled(), turns
+    assert turns > 3
