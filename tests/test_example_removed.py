@@ -47,10 +47,9 @@ def test_without_the_example_all_is_green(variant: Variant, tmp_path: Path) -> N
     said = run("make", "remove", "name=user", cwd=project, env=env).stdout
     assert "app/models/user.py" in said
     assert "Success: no issues" in run("make", "lint", cwd=project, env=env).stdout
-    assert passed(python(project, "-m", "pytest", "-n", "2")) > 300
+    assert passed(python(project, "-m", "pytest")) > 300
     if "yes" not in variant:
-        words = "ARGS=--rounds 1"
-        said = run("make", "bench", words, cwd=project, env=env).stdout
+        said = run("make", "bench", "ARGS=--rounds 1", cwd=project, env=env).stdout
         assert "GET /health/ready" in said
 
 
@@ -63,7 +62,7 @@ def test_the_core_does_not_know_the_example(service: Service, tmp_path: Path) ->
         for old, new in CHANGES.items():
             said = said.replace(old, new)
         path.write_text(said)
-    assert passed(python(project, "-m", "pytest", "-n", "2", "tests/core")) > 300
+    assert passed(python(project, "-m", "pytest", "tests/core")) > 300
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids="-".join)

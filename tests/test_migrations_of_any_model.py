@@ -10,7 +10,7 @@ MATRIX = TEMPLATE / "tests" / "migrations"
 def test_matrix(service: Service) -> None:
     """Run `migrations/` by the service's own Python, which has its driver and its modules."""
     words: list[str | Path] = ["-c", "pyproject.toml", "--rootdir", ".", "--confcutdir", MATRIX]
-    said = python(service.project, *"-m pytest -n 2 -p no:cacheprovider".split(), *words, MATRIX)
+    said = python(service.project, *"-m pytest -p no:cacheprovider".split(), *words, MATRIX)
     assert " passed in " in said
     assert "skipped" not in said
 

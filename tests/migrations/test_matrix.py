@@ -64,6 +64,9 @@ class Models:
     def check(self) -> None:
         command.check(self.config)
 
+    def execute(self, statement: str) -> str:
+        return asyncio.run(databases.execute(self.url, statement))
+
     def written(self) -> set[Path]:
         return set(self.versions.glob("*.py"))
 
@@ -856,7 +859,7 @@ else:
 
 @pytest.mark.parametrize("case", CASES)
 def test_case(models: Models, case: str) -> None:
-    version = asyncio.run(databases.execute(models.url, "SELECT version()"))
+    version = models.execute("SELECT version()")
     refused: AbstractContextManager[object]
     if case == "index_expression" and "MariaDB" in version:
         # It has none of these.
@@ -872,7 +875,7 @@ def test_case(models: Models, case: str) -> None:
             before = after
     if last and IS_POSTGRESQL:
         types = "SELECT count(*) FROM pg_type WHERE typtype = 'e'"
-        assert asyncio.run(databases.execute(models.url, types)) == "0"
+        assert models.execute(types) == "0"
 
 
 REFUSED: dict[str, tuple[State, str]] = {}
@@ -984,11 +987,11 @@ if IS_POSTGRESQL:
 def test_values_go_along_with_a_type_and_back(models: Models, case: str) -> None:
     before, after, given, then, last = CASTS[case]
     models.follow(nothing, of(before))
-    asyncio.run(databases.execute(models.url, f"INSERT INTO things (a) VALUES ({given})"))
+    models.execute(f"INSERT INTO things (a) VALUES ({given})")
     models.follow(of(before), of(after))
-    assert asyncio.run(databases.execute(models.url, "SELECT a FROM things")) == then
+    assert models.execute("SELECT a FROM things") == then
     models.follow(of(after), of(before))
-    assert asyncio.run(databases.execute(models.url, "SELECT a FROM things")) == last
+    assert models.execute("SELECT a FROM things") == last
 
 
 def test_what_a_revision_cannot_know_is_said(
@@ -1032,17 +1035,17 @@ if IS_POSTGRESQL:
             "CREATE TABLE brought (id int PRIMARY KEY)",
             "ALTER EXTENSION citext ADD TABLE brought",
         ):
-            asyncio.run(databases.execute(models.url, statement))
+            models.execute(statement)
         models.check()
         models.follow(parted("a", "b"), parted("a"))
-        assert asyncio.run(databases.execute(models.url, 'SELECT kind FROM "First"')) == "a"
+        assert models.execute('SELECT kind FROM "First"') == "a"
 else:
 
     def test_the_key_that_mysql_adds_stays(models: Models) -> None:
         """With sql_generate_invisible_primary_key, as hosted servers have it; MariaDB has none."""
         models.follow(nothing, lambda metadata: Table("keyless", metadata, Column("a", sa.Integer)))
         added = "my_row_id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT INVISIBLE PRIMARY KEY FIRST"
-        asyncio.run(databases.execute(models.url, f"ALTER TABLE keyless ADD {added}"))
+        models.execute(f"ALTER TABLE keyless ADD {added}")
         models.check()
         models.declare(
             lambda metadata: Table(

@@ -20,7 +20,6 @@ from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.util.concurrency import await_, in_greenlet
 <% else %>
 from asyncmy import connection as driver
-from asyncmy.connection import Connection as DriverConnection
 from asyncmy.constants.CLIENT import MULTI_STATEMENTS
 from sqlalchemy import URL, Connection, Engine, event, text
 from sqlalchemy.dialects.mysql.base import MySQLDialect
@@ -200,7 +199,7 @@ async def open_within(limit: float, **options: Any) -> Any:
     """
     # Text of its own the driver would send in latin1.
     options["password"] = options.get("password", "").encode()
-    connection: Any = DriverConnection(**options)  # type: ignore[no-untyped-call]
+    connection: Any = driver.Connection(**options)  # type: ignore[no-untyped-call]
     # Of several statements in one text, the driver would tell the errors of the first alone.
     connection._client_flag &= ~MULTI_STATEMENTS
     async with asyncio.timeout(limit):
