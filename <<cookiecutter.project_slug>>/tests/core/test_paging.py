@@ -250,13 +250,13 @@ async def test_a_page_goes_on_behind_what_the_server_has(parcels: Database) -> N
     options: dict[str, Any] = {"sortable": SORTABLE, "key": Parcel.id, "sort": "-number"}
     async with parcels.session() as session:
         # Objects of the session, one of which another transaction changes.
-        first, second, *_ = await session.scalars(select(Parcel).order_by(Parcel.id))
+        first, second, *others = await session.scalars(select(Parcel).order_by(Parcel.id))
         for number, parcel in [(12, first), (11, second)]:
             change = update(Parcel).where(Parcel.id == parcel.id).values(number=number)
             await session.execute(change, execution_options={"synchronize_session": False})
         found = await walk(session, select(Parcel), 1, options)
         assert [parcel.id for parcel in found[:2]] == [first.id, second.id]
-        assert len(found) == 60
+        assert len(found) == len({parcel.id for parcel in found}) == 2 + len(others)
         await session.rollback()
 
 

@@ -49,7 +49,7 @@ from typing_extensions import TypedDict
 from app.core import checks
 from app.core.db import Database, error_code
 from app.core.queries import Create, Queries, Read, Update
-from tests.core.conftest import tables_of
+from tests.core.conftest import started, tables_of
 
 
 class Apart(DeclarativeBase):
@@ -372,16 +372,20 @@ async def test_a_refused_value_leaves_no_lock(queries: Queries, database: Databa
             await other.rollback()
 
 
-async def test_a_refused_value_costs_no_connection(queries: Queries, database: Database) -> None:
-    note = await queries.create(CREATE_NOTE, needed="needed")
-    opened: list[object] = []
-    event.listen(database.engine.sync_engine, "connect", lambda *_: opened.append(_))
-    for number in range(3):
-        with pytest.raises(DBAPIError):
-            await queries.create(CREATE_NOTE, needed=None, length=number)
-        with pytest.raises(DBAPIError):
-            await queries.execute(CHANGE_NOTE, note_id=note.id, changes=2**31)
-    assert opened == []
+@pytest.mark.usefixtures("queries")
+async def test_a_refused_value_costs_no_connection() -> None:
+    # Its own pool: in the shared one may be a connection that another test has ended.
+    async with started(pool_size=1) as (_, database):
+        queries = Queries(database)
+        note = await queries.create(CREATE_NOTE, needed="needed")
+        opened: list[object] = []
+        event.listen(database.engine.sync_engine, "connect", lambda *_: opened.append(_))
+        for number in range(3):
+            with pytest.raises(DBAPIError):
+                await queries.create(CREATE_NOTE, needed=None, length=number)
+            with pytest.raises(DBAPIError):
+                await queries.execute(CHANGE_NOTE, note_id=note.id, changes=2**31)
+        assert opened == []
 
 
 async def test_each_key_is_answered_with_its_own_row(queries: Queries) -> None:
