@@ -374,7 +374,7 @@ async def test_a_refused_value_leaves_no_lock(queries: Queries, database: Databa
 
 @pytest.mark.usefixtures("queries")
 async def test_a_refused_value_costs_no_connection() -> None:
-    # Its own pool: in the shared one may be a connection that another test has ended.
+    # Its own pool: in the shared one, what other tests have ended may be opened anew meanwhile.
     async with started(pool_size=1) as (_, database):
         queries = Queries(database)
         note = await queries.create(CREATE_NOTE, needed="needed")

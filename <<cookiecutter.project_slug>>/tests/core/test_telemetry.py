@@ -98,8 +98,8 @@ async def test_all_is_exported_by_its_name_with_its_unit_and_without_values(
     states = [(each[POOL], each[STATE]) for each, _ in counts]
     assert sorted(states) == sorted((pool, state) for pool in pools for state in ("idle", "used"))
     timeouts = points(metrics["db.client.connection.timeouts"])
-    # Who looks whether the replica is behind may have waited in vain as well.
-    assert {each[POOL]: number for each, number in timeouts}["primary"] >= 1
+    # Who looks whether the replica is behind may have waited in vain as well, once.
+    assert {each[POOL]: number for each, number in timeouts}["primary"] in (1, 2)
     assert points(metrics["app.db.retries"]) == [({"error.type": DEADLOCK}, 4)]
     reasons = {each["reason"]: number for each, number in points(metrics["app.http.unavailable"])}
     assert sorted(reasons.values()) == [1, 1, 1]
