@@ -70,7 +70,8 @@ def serve(application: str = "app.main:app", *options: str, **settings: str) -> 
         log = Path(folder, "log")
         with log.open("wb") as output:
             words = [sys.executable, "-m", "uvicorn", application, "--port", "0", "--no-access-log"]
-            words += ["--timeout-graceful-shutdown", "5", *options]
+            # Kept for longer than by httpx, which may else use a connection that is being closed.
+            words += ["--timeout-graceful-shutdown", "5", "--timeout-keep-alive", "75", *options]
             env = os.environ | settings
             child = subprocess.Popen(words, cwd=PROJECT, env=env, stdout=output, stderr=output)
         try:
