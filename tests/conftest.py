@@ -26,6 +26,24 @@ DATABASES = ("postgresql", "mysql")
 PYTHON_VERSIONS = ("3.11", "3.12", "3.13", "3.14")
 
 
+# The answers, by pairs: any two that go together stand in one line, as `test_variants.py` proves.
+# Numbers are the ends of what is allowed, and what lies beside them.
+TABLE = """
+database    vector_search  sync_bridge  pool_size  max_overflow  pool_timeout  pool_recycle
+postgresql  no             yes          2          1             0.5           1
+postgresql  no             no           1          0             3             -1
+postgresql  no             no           1000       1000          0.5           -1
+postgresql  yes            no           1          1000          0.5           1
+postgresql  yes            yes          1000       1             3             -1
+postgresql  yes            no           2          0             3             1
+mysql       no             yes          1000       0             0.5           1
+mysql       no             no           1          1             3             1
+mysql       no             yes          2          1000          3             -1
+"""
+PROMPTS, *LINES = [line.split() for line in TABLE.strip().splitlines()]
+ROWS = [dict(zip(PROMPTS, line, strict=True)) for line in LINES]
+
+
 class Variant(NamedTuple):
     """What of the service depends on answers."""
 
@@ -37,6 +55,11 @@ class Variant(NamedTuple):
     def answers(self) -> dict[str, str]:
         """Return the answers that make it."""
         return self._asdict()
+
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        """Return the lines of the table that make it: one or two."""
+        return [row for row in ROWS if row.items() >= self.answers.items()]
 
 
 # All there are.

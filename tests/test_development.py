@@ -18,7 +18,9 @@ from urllib.request import Request, urlopen
 import pytest
 from conftest import (
     START,
+    Render,
     Service,
+    Variant,
     copy_service,
     environment,
     free_port,
@@ -340,11 +342,42 @@ print(asyncio.run(execute(make_url(sys.argv[1]), sys.argv[2])))
 """
 
 
-def test_a_server_of_ones_own(service: Service) -> None:
+# Drops a database in which somebody else is for a moment.
+DROP = """
+import asyncio, sys, threading, time
+from dev.database import execute, temporary
+from sqlalchemy import make_url
+mine, admin = map(make_url, sys.argv[1:])
+with temporary(mine, "test_in_use") as url:
+    stay = execute(admin.set(database=url.database), "SELECT pg_sleep(2)")
+    threading.Thread(target=asyncio.run, args=(stay,)).start()
+    time.sleep(1)
+"""
+
+
+@pytest.mark.parametrize("service", ["postgresql"], indirect=True)
+def test_a_database_is_dropped_that_autovacuum_is_in(service: Service) -> None:
+    """As a superuser is here, whom an ordinary role may not end either."""
+    with own_server(service.project) as admin:
+        for statement in OWN["postgresql"]:
+            python(service.project, "-c", EXECUTE, admin, statement)
+        mine = admin.replace("postgres@/postgres", "tester@/test_of_mine")
+        python(service.project, "-c", DROP, mine, admin)
+
+
+def test_a_server_of_ones_own(service: Service, render: Render) -> None:
+    """Its service has other answers than the one that is shared, and somebody's own settings."""
+    database = service.project.parent.name
+    project = render(**Variant(database, "no", "no").rows[0])
+    (project / ".venv").symlink_to(service.project / ".venv")
+    (project / ".env").write_text(
+        "POOL_SIZE=3\nSTATEMENT_TIMEOUT=0.001\nECHO_SQL=yes\nLOG_LEVEL=critical\n"
+        "CORS_ORIGINS=https://example.com\n"
+    )
+
     def execute(url: str, statement: str) -> str:
         return python(service.project, "-c", EXECUTE, url, statement).strip()
 
-    database = service.project.parent.name
     databases = {
         "postgresql": "SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database",
         "mysql": "SELECT group_concat(schema_name) FROM information_schema.schemata",
@@ -361,8 +394,9 @@ def test_a_server_of_ones_own(service: Service) -> None:
         execute(mine, "CREATE TABLE users (kept int)")
         before = execute(admin, databases)
 
-        said = python(service.project, "-m", "pytest", env=environment(TEST_DATABASE_URL=mine))
+        said = python(project, "-m", "pytest", env=environment(TEST_DATABASE_URL=mine))
 
+        assert re.search(r"^=* ?\d+ passed in ", said, re.MULTILINE)
         assert "(TEST_DATABASE_URL)" in said
         assert execute(admin, databases) == before
         assert execute(mine, "SELECT count(kept) FROM users") == "0"

@@ -20,7 +20,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -103,12 +103,12 @@ def test_what_is_in_the_image_migrates_and_serves(
             assert process.stderr is not None
             lines = iter(process.stderr.readline, "")
             port = next(found[1] for line in lines if (found := re.search(r":(\d+) \(Press", line)))
-            client = http.client.HTTPConnection("127.0.0.1", int(port))
-            # A load balancer comes back to a connection; uvicorn by itself keeps it for 5 s.
-            for pause in 0, 6:
-                time.sleep(pause)
-                client.request("GET", "/users")
-                assert client.getresponse().read() == b'{"items":[],"next":null}'
+            with closing(http.client.HTTPConnection("127.0.0.1", int(port))) as client:
+                # A load balancer comes back to it; uvicorn by itself keeps it for 5 s.
+                for pause in 0, 6:
+                    time.sleep(pause)
+                    client.request("GET", "/users")
+                    assert client.getresponse().read() == b'{"items":[],"next":null}'
             process.send_signal(signal.SIGINT)
 
 

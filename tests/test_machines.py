@@ -17,36 +17,6 @@ IS_ROOT = os.geteuid() == 0
 SEARCHED = [*os.environ["PATH"].split(os.pathsep), "/usr/local/bin", "/usr/bin", "/bin"]
 
 
-def test_make_service_in_a_fresh_clone(tmp_path: Path) -> None:
-    template = copy_template(tmp_path / "template")
-    clone = tmp_path / "clone"
-    run("git", "clone", "--quiet", template, clone, cwd=tmp_path)
-    (home := tmp_path / "home").mkdir()
-    cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
-    env = environment(HOME=str(home), XDG_CACHE_HOME=cache)
-
-    said = run("make", "service", cwd=clone, env=env).stdout
-    *_, server, count, _, cd, dev, test = said.splitlines()
-    assert server.startswith("  PostgreSQL 18.")
-    assert " tests passed in " in count
-    assert [cd, dev[:10], test[:11]] == [
-        f"  cd {clone}/out/my-service",
-        "  make dev",
-        "  make test",
-    ]
-    assert run("git", "status", "--porcelain", cwd=clone).stdout == ""
-
-    answers = "ANSWERS=run_tests=no project_name='My Shop'"
-    for _ in "again", "and again":
-        run("make", "service", answers, cwd=clone, env=env)
-        assert [folder.name for folder in (clone / "out").iterdir()] == ["my-shop"]
-
-    mine = tmp_path / "mine"
-    for code in 0, 2:
-        said = run("make", "service", answers, f"OUT={mine}", cwd=clone, env=env, code=code).stdout
-    assert f'"{mine}/my-shop" directory already exists' in said
-
-
 def find_python(user: Mapping[str, Any]) -> Path:
     """Return a Python that a user can run."""
     for folder in SEARCHED:
@@ -58,27 +28,44 @@ def find_python(user: Mapping[str, Any]) -> Path:
     raise AssertionError("There is no Python from 3.11 on that an ordinary user can run.")
 
 
-@pytest.mark.parametrize("database", ["postgresql", "mysql"])
-def test_ordinary_user(database: str, open_folder: Path) -> None:
+@pytest.mark.parametrize(("database", "server"), [("postgresql", "PostgreSQL 18."), ("mysql", "M")])
+def test_make_service_by_an_ordinary_user_in_a_fresh_clone(
+    database: str, server: str, open_folder: Path
+) -> None:
     someone = pwd.getpwnam("nobody") if IS_ROOT else pwd.getpwuid(os.geteuid())
     user: dict[str, Any] = {"user": someone.pw_uid, "group": someone.pw_gid}
     user["extra_groups"] = [] if IS_ROOT else None
     template = copy_template(open_folder / "template")
-    tools = open_folder / "tools"
-    run("uv", "venv", "--python", find_python(user), tools, cwd=open_folder)
-    run("uv", "pip", "install", "--python", tools, "cookiecutter", "uv", cwd=open_folder)
-    (home := open_folder / "home").mkdir()
-    os.chown(home, someone.pw_uid, someone.pw_gid)
-
-    path = os.pathsep.join([f"{tools}/bin", "/usr/local/bin", "/usr/bin", "/bin"])
+    clone, home = open_folder / "clone", open_folder / "home"
+    run("git", "clone", "--quiet", template, clone, cwd=open_folder)
+    home.mkdir()
+    run("chown", "-R", f"{someone.pw_uid}:{someone.pw_gid}", clone, home, cwd=open_folder)
+    path = os.pathsep.join([f"{clone}/.venv/bin", "/usr/local/bin", "/usr/bin", "/bin"])
     env = environment(HOME=str(home), PATH=path, XDG_CACHE_HOME=f"{home}/.cache")
     for name in ("COOKIECUTTER_CONFIG", "MYPY_CACHE_DIR"):
         del env[name]
-    words = ["cookiecutter", str(template), "--no-input", f"database={database}"]
-    said = run(*words, cwd=home, env=env, **user).stdout
-    assert " tests passed in " in said
-    assert (home / "my-service").stat().st_uid == someone.pw_uid
-    run("make", "lint", cwd=home / "my-service", env=env, **user)
+
+    def make_service(answers: str, *words: str, code: int = 0) -> str:
+        words = (f"PYTHON={find_python(user)}", f"ANSWERS=database={database} {answers}", *words)
+        return run("make", "service", *words, cwd=clone, env=env, code=code, **user).stdout
+
+    *_, first, count, _, cd, dev, test = make_service("").splitlines()
+    assert first.startswith(f"  {server}")
+    assert " tests passed in " in count
+    project = clone / "out" / "my-service"
+    assert [cd, dev[:10], test[:11]] == [f"  cd {project}", "  make dev", "  make test"]
+    assert project.stat().st_uid == someone.pw_uid
+    run("make", "lint", cwd=project, env=env, **user)
+    assert run("git", "status", "--porcelain", cwd=clone, env=env, **user).stdout == ""
+
+    answers = "run_tests=no project_name='My Shop'"
+    for _ in "again", "and again":
+        make_service(answers)
+        assert [folder.name for folder in (clone / "out").iterdir()] == ["my-shop"]
+
+    for code in 0, 2:
+        said = make_service(answers, f"OUT={home}/mine", code=code)
+    assert f'"{home}/mine/my-shop" directory already exists' in said
 
 
 def test_no_uv_and_a_folder_of_any_name(tmp_path: Path) -> None:

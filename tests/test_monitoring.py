@@ -107,7 +107,7 @@ def test_every_variant_has_the_same(variant: Variant, monitoring: Path, render: 
 @pytest.mark.parametrize("database", DATABASES)
 def test_a_run_is_drawn(database: str, monitoring: Path, tmp_path: Path) -> None:
     picture = tmp_path / "dashboard.svg"
-    words = [f"--database={database}", "--scale=0.2", f"--picture={picture}"]
+    words = [f"--database={database}", "--scale=0.3", f"--picture={picture}"]
     run(sys.executable, TEMPLATE / "benchmarks" / "dashboard.py", *words, cwd=tmp_path)
     shown = set(re.findall(">([^<>]+)</text>", picture.read_text()))
     assert {panel["title"] for panel in dashboard(monitoring)["panels"]} <= shown

@@ -28,18 +28,27 @@ TABLE_LOCK_LIMIT = 10
 
 <% if cookiecutter.database == "postgresql" %>
 # For one transaction each, so that nothing stays on a connection that a pooler hands on. The role
-# may have a limit on statements, which is meant for requests.
-SET_LIMITS = text(
-    f"SELECT set_config('lock_timeout', '{TABLE_LOCK_LIMIT}s', true),"
-    " set_config('statement_timeout', '0', true),"
-    " set_config('idle_in_transaction_session_timeout', '0', true)"
+# may have limits on statements, which are meant for requests, and forms of its own for what the
+# server says of a schema: a revision has to mean the same elsewhere.
+PARAMETERS = {
+    "lock_timeout": f"{TABLE_LOCK_LIMIT}s",
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "quote_all_identifiers": "off",
+    "DateStyle": "ISO",
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "1",
+}
+SET_UP = text(
+    "SELECT "
+    + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in PARAMETERS.items())
 )
 
 
 def begin(connection: Connection) -> None:
-    """Set the limits of a transaction. What runs in an `autocommit_block` has none."""
+    """Set what a transaction needs. What runs in an `autocommit_block` has none of it."""
     if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
-        connection.execute(SET_LIMITS)
+        connection.execute(SET_UP)
 
 
 # Partitions, and what belongs to an extension.
@@ -63,7 +72,7 @@ def is_ours(name: str | None, kind: str, parents: Any) -> bool:
     table = full_name(parents["schema_name"], str(name))
     return not context.get_bind().scalar(OF_OTHERS, {"table": table})
 <% else %>
-SET_LIMITS = text(f"SET lock_wait_timeout = {TABLE_LOCK_LIMIT}")
+SET_UP = text(f"SET lock_wait_timeout = {TABLE_LOCK_LIMIT}")
 
 
 def is_ours(name: str | None, kind: str, parents: Any) -> bool:
@@ -111,7 +120,7 @@ def migrate(connection: Connection) -> None:
     with context.begin_transaction():
         context.run_migrations()
 <% else %>
-    connection.execute(SET_LIMITS)
+    connection.execute(SET_UP)
     connection.commit()
     event.listen(connection, "begin", lock.refuse_if_lost)
     configure(connection=connection)
@@ -152,7 +161,7 @@ if context.config.cmd_opts is not None:
 if context.is_offline_mode():
     configure(url=URL, literal_binds=True, dialect_opts={"paramstyle": "named"})
     with context.begin_transaction():
-        context.execute(SET_LIMITS)
+        context.execute(SET_UP)
         context.run_migrations()
 else:
     asyncio.run(migrate_alone())

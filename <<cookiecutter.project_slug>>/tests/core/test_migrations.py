@@ -24,7 +24,10 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
-<% if cookiecutter.database == "mysql" %>
+<% if cookiecutter.database == "postgresql" %>
+    Date,
+    Double,
+<% else %>
     Engine,
 <% endif %>
     Enum,
@@ -182,7 +185,36 @@ def test_a_colon_begins_no_parameter(notes: Config, empty: URL) -> None:
     assert place("DEFAULT") == " :a"
 
 
-<% if cookiecutter.database == "mysql" %>
+<% if cookiecutter.database == "postgresql" %>
+def test_a_revision_means_the_same_where_the_server_speaks_otherwise(
+    notes: Config, empty: URL
+) -> None:
+    def speak(**parameters: str) -> None:
+        for name, value in parameters.items():
+            statement = f"ALTER DATABASE {empty.database} SET {name} = {value}"
+            asyncio.run(databases.execute(empty, statement))
+
+    speak(DateStyle="SQL, DMY", IntervalStyle="sql_standard")
+    speak(extra_float_digits="-5", quote_all_identifiers="on")
+    table = Base.metadata.tables["_test_notes"]
+    table.append_column(Column("day", Date, server_default="2026-02-01"))
+    table.append_column(Column("ratio", Double, server_default="0.1234567890123456"))
+    table.append_column(Column("lasts", Interval, server_default="-1 day -02:00:00"))
+    command.revision(notes, "notes", autogenerate=True)
+    command.upgrade(notes, "head")
+    command.check(notes)
+
+    Base.metadata.remove(table)
+    command.revision(notes, "no notes", autogenerate=True)
+    command.upgrade(notes, "head")
+    speak(DateStyle="SQL, MDY", IntervalStyle="postgres")
+    command.downgrade(notes, "-1")
+    asyncio.run(databases.execute(empty, "INSERT INTO _test_notes DEFAULT VALUES"))
+    wanted = "day = '2026-02-01' AND ratio = 0.1234567890123456 AND lasts = '-26:00:00'"
+    assert asyncio.run(databases.execute(empty, f"SELECT {wanted} FROM _test_notes")) == "True"
+
+
+<% else %>
 async def create_tables(url: URL) -> None:
     """Make the tables without migrations, as the server at hand would have them."""
     engine = create_async_engine(url)
