@@ -29,7 +29,7 @@ COMPARED = [
 def test_benchmark_writes_the_readme(database: str, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- make benchmark -->\nold\n<!-- end -->\nafter\n")
-    quick = "--rounds 1 --seconds 1 --pool-sizes 2 --fairness-seconds 1 "
+    quick = "--rounds 1 --seconds 2 --pool-sizes 2 --fairness-seconds 1 "
     words = [
         *quick.split(),
         f"--databases={database}",

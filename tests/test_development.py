@@ -322,13 +322,34 @@ def test_odd_surroundings(service: Service, tmp_path: Path) -> None:
     assert "(throwaway)" in python(service.project, "-m", "dev.database", env=env)
 
 
-# Roles that may create databases, and nothing else; the URL names a database of their own.
+# Roles that may create databases, and nothing else; the URL names a database of their own. The
+# servers are set up as few are.
 OWN = {
     "postgresql": [
+        "ALTER SYSTEM SET DateStyle = 'SQL, DMY'",
+        "ALTER SYSTEM SET IntervalStyle = sql_standard",
+        "ALTER SYSTEM SET extra_float_digits = -5",
+        "ALTER SYSTEM SET bytea_output = escape",
+        "ALTER SYSTEM SET TimeZone = 'Asia/Kolkata'",
+        "ALTER SYSTEM SET client_encoding = LATIN1",
+        "ALTER SYSTEM SET quote_all_identifiers = on",
+        "ALTER SYSTEM SET transform_null_equals = on",
+        "ALTER SYSTEM SET array_nulls = off",
+        "ALTER SYSTEM SET default_transaction_deferrable = on",
+        "ALTER SYSTEM SET plan_cache_mode = force_generic_plan",
+        "SELECT pg_reload_conf()",
         "CREATE ROLE tester LOGIN CREATEDB",
         "CREATE DATABASE test_of_mine OWNER tester",
     ],
     "mysql": [
+        "SET GLOBAL default_storage_engine = MyISAM",
+        "SET GLOBAL sql_mode = 'ANSI_QUOTES,PIPES_AS_CONCAT,HIGH_NOT_PRECEDENCE,IGNORE_SPACE'",
+        "SET GLOBAL sql_quote_show_create = 0",
+        "SET GLOBAL time_zone = '+05:30'",
+        "SET GLOBAL character_set_server = latin1",
+        "SET GLOBAL collation_server = latin1_swedish_ci",
+        "SET GLOBAL explicit_defaults_for_timestamp = 0",
+        "SET GLOBAL div_precision_increment = 0",
         "CREATE DATABASE test_of_mine",
         "CREATE USER tester@localhost IDENTIFIED BY 'p@ss:w/rd'",
         "GRANT ALL ON `test\\_%`.* TO tester@localhost",

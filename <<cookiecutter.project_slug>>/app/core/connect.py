@@ -56,11 +56,12 @@ MAX_CONNECTIONS = text(
 # Whatever the server's own are: what does not fit into its column is refused, not cut short; what
 # the driver escapes is read so, where with NO_BACKSLASH_ESCAPES a quote in bytes would end them; a
 # commit begins no other transaction, in which a write that follows would be lost; what is in none is
-# committed by itself, which the driver would not notice to be turned off; and tables are made that
-# know transactions.
+# committed by itself, which the driver would not notice to be turned off; tables are made that know
+# transactions; and names stand between quotes, where errors and schemas are read.
 MODES = (
     "sql_mode = CONCAT(REPLACE(@@sql_mode, 'NO_BACKSLASH_ESCAPES', ''), ',STRICT_TRANS_TABLES'),"
-    " completion_type = 0, autocommit = 1, default_storage_engine = InnoDB"
+    " completion_type = 0, autocommit = 1, default_storage_engine = InnoDB,"
+    " sql_quote_show_create = 1"
 )
 
 # Of the server, and of this user, where 0 stands for none.

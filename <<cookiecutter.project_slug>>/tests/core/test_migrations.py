@@ -217,7 +217,7 @@ def test_a_revision_means_the_same_where_the_server_speaks_otherwise(
 <% else %>
 async def create_tables(url: URL) -> None:
     """Make the tables without migrations, as the server at hand would have them."""
-    engine = create_async_engine(url)
+    engine = create_async_engine(url, connect_args=lock.CONNECT)
     async with engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
     await engine.dispose()
