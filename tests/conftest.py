@@ -139,6 +139,13 @@ def python(project: Path, *words: str | Path, **more: Any) -> str:
     return run(project / ".venv/bin/python", *words, cwd=project, **more).stdout
 
 
+def passed(said: str) -> int:
+    """Return how many tests have passed, where none failed."""
+    found = re.search(r"^=* ?(\d+) passed in ", said, re.MULTILINE)
+    assert found, said
+    return int(found[1])
+
+
 def free_port() -> int:
     """Return a port that nobody uses."""
     with socket.socket() as probe:

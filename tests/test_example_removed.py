@@ -12,6 +12,7 @@ from conftest import (
     copy_service,
     environment,
     generate,
+    passed,
     python,
     run,
 )
@@ -28,13 +29,6 @@ CHANGES = {
         '        sa.Column(\n            "created_at"'
     ),
 }
-
-
-def passed(said: str) -> int:
-    """Return how many tests have passed, where none failed."""
-    found = re.search(r"^=* ?(\d+) passed in ", said, re.MULTILINE)
-    assert found, said
-    return int(found[1])
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids="-".join)
