@@ -165,7 +165,8 @@ class Changes:
         """Return the tables with a few changes."""
         after = copy.deepcopy(before)
         for _ in range(self.random.randint(1, 4)):
-            free = [name for name in TABLES if name not in after]
+            # One that goes and comes as another is for casts that there may not be.
+            free = [name for name in TABLES if name not in after and name not in before]
             if free and (not after or self.random.random() < 0.1):
                 after[self.random.choice(free)] = self.entity()
                 continue
@@ -188,7 +189,7 @@ class Changes:
         was = before.columns.get(column) if before else None
         match self.random.randrange(9):
             case 0:
-                # One that goes and comes as another type is for a cast that there may not be.
+                # As above.
                 taken = entity.columns.keys() | (before.columns.keys() if before else set())
                 if free := [each for each in NAMES if each not in taken]:
                     entity.columns[self.random.choice(free)] = self.attribute()
