@@ -57,6 +57,11 @@ class Variant(NamedTuple):
         return self._asdict()
 
     @property
+    def words(self) -> list[str]:
+        """Return the answers of its first line in the table, for the command line."""
+        return [f"{prompt}={answer}" for prompt, answer in self.rows[0].items()]
+
+    @property
     def rows(self) -> list[dict[str, str]]:
         """Return the lines of the table that make it: one or two."""
         return [row for row in ROWS if row.items() >= self.answers.items()]
@@ -71,10 +76,18 @@ VARIANTS = [
     if (database, vectors) != ("mysql", "yes")
 ]
 
+# Those of other answers than the shared services', with whose test proves them by the hook.
+PROVEN = {
+    "no uv": Variant("postgresql", "yes", "yes"),
+    "cruft": Variant("postgresql", "no", "yes"),
+    "an ordinary user, postgresql": Variant("postgresql", "yes", "no"),
+    "an ordinary user, mysql": Variant("mysql", "no", "yes"),
+}
+
 # The files in the order in which they begin: the longest first, so that xdist's processes end
 # together. The very first has a limit, and is beside one that leaves it a processor.
 LONGEST = """
-    machines refused_answers variants cruft benchmark example_removed resource under_faults bench
+    machines refused_answers cruft benchmark example_removed resource under_faults bench
     development image service lifting migrations_of_any_model phrasebook monitoring
 """.split()
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import DATABASES, TEMPLATE, commit, copy_template, environment, run
+from conftest import DATABASES, PROVEN, TEMPLATE, commit, copy_template, environment, run
 
 CRUFT = Path(sys.executable).with_name("cruft")
 
@@ -90,9 +90,12 @@ def edit(project: Path) -> None:
 
 def test_create_and_update(output: Path, tmp_path: Path) -> None:
     template = copy_template(tmp_path / "template")
-    said = run(CRUFT, "create", template, "--no-input", "--output-dir", output, cwd=tmp_path).stdout
+    answers = json.dumps(PROVEN["cruft"].rows[0])
+    words = ["create", str(template), "--no-input", "--extra-context", answers]
+    said = run(CRUFT, *words, "--output-dir", output, cwd=tmp_path).stdout
     project = output / "my-service"
     assert " tests passed in " in said
+    assert "Success: no issues" in run("make", "lint", cwd=project).stdout
     assert (project / ".venv").is_dir()
 
     run("git", "init", "--quiet", cwd=project)

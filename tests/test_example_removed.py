@@ -46,7 +46,8 @@ def test_without_the_example_all_is_green(variant: Variant, tmp_path: Path) -> N
     assert passed(python(project, "-m", "pytest", "-n", processes)) > 300
     if "yes" not in variant:
         said = run("make", "bench", "ARGS=--rounds 1 --pool-sizes 2", cwd=project, env=env).stdout
-        assert "GET /health/ready" in said
+        probes = re.findall(r"^  GET /health/(\w+) +[\d,]+ +[\d.]+ +[\d.]+ +0 ", said, re.MULTILINE)
+        assert probes == ["live", "ready"]
 
 
 def test_the_core_does_not_know_the_example(service: Service, tmp_path: Path) -> None:

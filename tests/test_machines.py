@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Render, copy_template, environment, generate, run
+from conftest import PROVEN, Render, copy_template, environment, generate, run
 
 IS_ROOT = os.geteuid() == 0
 SEARCHED = [*os.environ["PATH"].split(os.pathsep), "/usr/local/bin", "/usr/bin", "/bin"]
@@ -54,13 +54,14 @@ def test_make_service_by_an_ordinary_user_in_a_fresh_clone(
         words = (f"PYTHON={find_python(user)}", f"ANSWERS=database={database} {answers}", *words)
         return run("make", "service", *words, cwd=clone, env=env, code=code, **user).stdout
 
-    *_, first, count, _, cd, dev, test = make_service("").splitlines()
+    words = PROVEN[f"an ordinary user, {database}"].words
+    *_, first, count, _, cd, dev, test = make_service(" ".join(words)).splitlines()
     assert re.match(f"  {server}", first)
     assert " tests passed in " in count
     project = clone / "out" / "my-service"
     assert [cd, dev[:10], test[:11]] == [f"  cd {project}", "  make dev", "  make test"]
     assert project.stat().st_uid == someone.pw_uid
-    run("make", "lint", cwd=project, env=env, **user)
+    assert "Success: no issues" in run("make", "lint", cwd=project, env=env, **user).stdout
     assert run("git", "status", "--porcelain", cwd=clone, env=env, **user).stdout == ""
 
     answers = "run_tests=no project_name='My Shop'"
@@ -78,9 +79,10 @@ def test_no_uv_and_a_folder_of_any_name(tmp_path: Path) -> None:
     env = environment(PATH=os.pathsep.join(folders))
     assert shutil.which("uv", path=env["PATH"]) is None
     (output := tmp_path / "Meine 'Dienste' zu 100 % für").mkdir()
-    said = generate(output, env=env)
+    said = generate(output, *PROVEN["no uv"].words, env=env)
     project = output / "my-service"
     assert " tests passed in " in said
+    assert "Success: no issues" in run("make", "lint", cwd=project, env=env).stdout
     assert not (project / "uv.lock").exists()
     # All of them have passed just now, by the same Python: here the command is tested.
     env |= {"PYTEST_ADDOPTS": "-k test_users"}

@@ -19,9 +19,9 @@ TAKEN = """
 TAKEN_FIELDS = """
     after bool created_at date datetime dict float given i id int l limit list mapped_column metadata
 <% if cookiecutter.database == "postgresql" %>
-    func more o queries registry self str wanted
+    func kwargs more o queries registry self str wanted
 <% else %>
-    more o queries registry self str text wanted
+    kwargs more o queries registry self str text wanted
 <% endif %>
 """
 TAKEN_CLASSES = """

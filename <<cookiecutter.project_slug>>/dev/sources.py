@@ -67,6 +67,10 @@ def registered(resource: Resource, there: bool, *more: str) -> dict[Path, str]:
     model = f"from app.models.{resource.name} import {name}\n"
     lists = lists.replace(model, "")
     names = set(re.findall(r"\w+", exports[1])) - {name}
+    # Ruff keeps what was too long for one line apart, also when it fits again.
+    if apart := re.search(r"from app\.api import \(([\w\s,]+)\)", main):
+        modules = ", ".join(re.findall(r"\w+", apart[1]))
+        main = main.replace(apart[0], f"from app.api import {modules}")
     if there:
         main = main.replace(last, f"    app.include_router({resource.plural}.router)\n{last}")
         main = main.replace(routes, f"{routes}{resource.plural}{routes}", 1)
