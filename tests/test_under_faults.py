@@ -14,7 +14,8 @@ def test_faults(service: Service) -> None:
     alone: list[str | Path] = ["-c", "pyproject.toml", "--rootdir", ".", "--confcutdir", FAULTS]
     said = python(
         service.project,
-        *"-m pytest -n 0 -s -p no:cacheprovider --timeout=300".split(),
+        # Two at once, since each waits most of its time.
+        *"-m pytest -n 2 -rP -p no:cacheprovider --timeout=300".split(),
         *alone,
         FAULTS,
         env=environment(SCHEMATHESIS=str(SCHEMATHESIS)),
