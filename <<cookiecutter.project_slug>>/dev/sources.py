@@ -69,7 +69,7 @@ def registered(resource: Resource, there: bool, *more: str) -> dict[Path, str]:
     names = set(re.findall(r"\w+", exports[1])) - {name}
     # Ruff keeps what was too long for one line apart, also when it fits again.
     if apart := re.search(r"from app\.api import \(([\w\s,]+)\)", main):
-        modules = ", ".join(re.findall(r"\w+", apart[1]))
+        modules = " ".join(apart[1].split()).removesuffix(",")
         main = main.replace(apart[0], f"from app.api import {modules}")
     if there:
         main = main.replace(last, f"    app.include_router({resource.plural}.router)\n{last}")
