@@ -51,7 +51,7 @@ def test_make_service_by_an_ordinary_user_in_a_fresh_clone(
         del env[name]
 
     def make_service(answers: str, *words: str, code: int = 0) -> str:
-        words = (f"PYTHON={find_python(user)}", f"ANSWERS=database={database} {answers}", *words)
+        words = (f"PYTHON={find_python(user)}", f"ANSWERS={answers}", *words)
         return run("make", "service", *words, cwd=clone, env=env, code=code, **user).stdout
 
     words = PROVEN[f"an ordinary user, {database}"].words
@@ -64,7 +64,7 @@ def test_make_service_by_an_ordinary_user_in_a_fresh_clone(
     assert "Success: no issues" in run("make", "lint", cwd=project, env=env, **user).stdout
     assert run("git", "status", "--porcelain", cwd=clone, env=env, **user).stdout == ""
 
-    answers = "run_tests=no project_name='My Shop'"
+    answers = f"database={database} run_tests=no project_name='My Shop'"
     for _ in "again", "and again":
         make_service(answers)
         assert [folder.name for folder in (clone / "out").iterdir()] == ["my-shop"]
