@@ -57,14 +57,14 @@ class Variant(NamedTuple):
         return self._asdict()
 
     @property
-    def words(self) -> list[str]:
-        """Return the answers of its first line in the table, for the command line."""
-        return [f"{prompt}={answer}" for prompt, answer in self.rows[0].items()]
-
-    @property
     def rows(self) -> list[dict[str, str]]:
         """Return the lines of the table that make it: one or two."""
         return [row for row in ROWS if row.items() >= self.answers.items()]
+
+
+def words(row: Mapping[str, str]) -> list[str]:
+    """Return answers as the command line takes them."""
+    return [f"{prompt}={answer}" for prompt, answer in row.items()]
 
 
 # All there are.
@@ -90,6 +90,9 @@ LONGEST = """
     machines refused_answers cruft benchmark example_removed resource under_faults bench
     development image service lifting migrations_of_any_model phrasebook monitoring
 """.split()
+
+# What a generation says of its tests, when all have passed.
+SUMMARY = re.compile(r"^  (\d+) tests passed in \d+\.\d s$", re.MULTILINE)
 
 # What the shell, make or a virtual environment around these tests would hand down.
 OUTER = re.compile(

@@ -207,8 +207,6 @@ def test_it_says_where_the_time_goes(service: Service, tmp_path: Path) -> None:
     assert outcome["pool_sizes"]["2"]["waiting"] > 0.6 > outcome["pool_sizes"]["50"]["waiting"]
 
 
-# What the load test does with routes, it does alike on each database: once is enough.
-@pytest.mark.parametrize("service", ["mysql"], indirect=True)
 def test_a_sleep_in_a_route_is_caught_by_name(service: Service, tmp_path: Path) -> None:
     project = copy_service(service, tmp_path / "my-service")
     scenario = project / "bench" / "scenario.py"
@@ -244,6 +242,7 @@ def test_a_sleep_in_a_route_is_caught_by_name(service: Service, tmp_path: Path) 
     assert said.strip() == f"{CHANGE}: not measured"
 
 
+# Its routes ask for no database.
 @pytest.mark.parametrize("service", ["postgresql"], indirect=True)
 def test_bench_of_other_routes(service: Service, tmp_path: Path) -> None:
     project = copy_service(service, tmp_path / "my-service")
@@ -294,6 +293,14 @@ def test_bench_of_other_routes(service: Service, tmp_path: Path) -> None:
 
     scenario.write_text(text.replace("GET /rooms", "GET /room"))
     assert "the service has no GET /room\n" in python(project, *bench, code=1)
+
+
+def test_bench_without_any_route_measures_the_probes(service: Service, tmp_path: Path) -> None:
+    project = copy_service(service, tmp_path / "my-service")
+    main = project / "app" / "main.py"
+    main.write_text(main.read_text().replace("    app.include_router(users.router)\n", ""))
+    said = python(project, "-m", "bench", *QUICK, "--save")
+    assert measured(project, said) == {"GET /health/live", "GET /health/ready"}
 
 
 def measured(project: Path, said: str) -> set[str]:

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PROVEN, Render, copy_template, environment, generate, run
+from conftest import (
+    PROVEN,
+    SUMMARY,
+    Render,
+    copy_template,
+    environment,
+    generate,
+    run,
+    words,
+)
 
 IS_ROOT = os.geteuid() == 0
 SEARCHED = [*os.environ["PATH"].split(os.pathsep), "/usr/local/bin", "/usr/bin", "/bin"]
@@ -50,14 +59,14 @@ def test_make_service_by_an_ordinary_user_in_a_fresh_clone(
     for name in ("COOKIECUTTER_CONFIG", "MYPY_CACHE_DIR"):
         del env[name]
 
-    def make_service(answers: str, *words: str, code: int = 0) -> str:
-        words = (f"PYTHON={find_python(user)}", f"ANSWERS={answers}", *words)
-        return run("make", "service", *words, cwd=clone, env=env, code=code, **user).stdout
+    def make_service(answers: str, *more: str, code: int = 0) -> str:
+        more = (f"PYTHON={find_python(user)}", f"ANSWERS={answers}", *more)
+        return run("make", "service", *more, cwd=clone, env=env, code=code, **user).stdout
 
-    words = PROVEN[f"an ordinary user, {database}"].words
-    *_, first, count, _, cd, dev, test = make_service(" ".join(words)).splitlines()
+    row = PROVEN[f"an ordinary user, {database}"].rows[0]
+    *_, first, count, _, cd, dev, test = make_service(" ".join(words(row))).splitlines()
     assert re.match(f"  {server}", first)
-    assert " tests passed in " in count
+    assert SUMMARY.fullmatch(count)
     project = clone / "out" / "my-service"
     assert [cd, dev[:10], test[:11]] == [f"  cd {project}", "  make dev", "  make test"]
     assert project.stat().st_uid == someone.pw_uid
@@ -79,9 +88,9 @@ def test_no_uv_and_a_folder_of_any_name(tmp_path: Path) -> None:
     env = environment(PATH=os.pathsep.join(folders))
     assert shutil.which("uv", path=env["PATH"]) is None
     (output := tmp_path / "Meine 'Dienste' zu 100 % für").mkdir()
-    said = generate(output, *PROVEN["no uv"].words, env=env)
+    said = generate(output, *words(PROVEN["no uv"].rows[0]), env=env)
     project = output / "my-service"
-    assert " tests passed in " in said
+    assert SUMMARY.search(said)
     assert "Success: no issues" in run("make", "lint", cwd=project, env=env).stdout
     assert not (project / "uv.lock").exists()
     # All of them have passed just now, by the same Python: here the command is tested.

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from conftest import Render, Service, copy_service, environment, files, python, run
+from conftest import SUMMARY, Render, Service, copy_service, environment, files, python, run
 
 # What a test needs before it may take long on a busy machine.
 HANGS = """
@@ -25,7 +25,7 @@ def database(service: Service) -> str:
 def test_generation_ends_with_a_summary(service: Service) -> None:
     *_, server, count, empty, cd, dev, test = service.said.splitlines()
     assert re.fullmatch(rf"  {SERVERS[database(service)]} \(throwaway\)", server)
-    match = re.fullmatch(r"  (\d+) tests passed in \d+\.\d s", count)
+    match = SUMMARY.fullmatch(count)
     assert match is not None
     assert int(match[1]) >= 40
     assert [empty, cd] == ["", f"  cd {service.project}"]
